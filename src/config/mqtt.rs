@@ -1,0 +1,104 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+/// `[mqtt]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mqtt {
+    pub listener: Listener,
+    /// Names of presets from `config/mappings/` that are switched on.
+    pub mappings: Vec<String>,
+    /// The operator's own mappings, tried before the presets: `[[mqtt.mapping]]`.
+    #[serde(rename = "mapping")]
+    pub custom: Vec<crate::source::mqtt::mapping::MappingConfig>,
+    /// Further brokers to collect from: `[[mqtt.external]]`.
+    #[serde(rename = "external")]
+    pub externals: Vec<External>,
+}
+
+/// `[mqtt.listener]`: the broker that fogbeat carries itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listener {
+    pub enabled: bool,
+    pub bind: SocketAddr,
+    /// Only allowed on a loopback address.
+    pub anonymous: bool,
+    pub tls: Option<Tls>,
+    pub limits: Limits,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            bind: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            anonymous: false,
+            tls: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// `[mqtt.listener.tls]`: present = a second, encrypted port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub bind: SocketAddr,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// CA of client certificates; with `require_client_certificate` a client without one is turned away.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    #[serde(default)]
+    pub require_client_certificate: bool,
+}
+
+/// `[mqtt.listener.limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub connections: usize,
+    pub packet_size: ByteSize,
+    /// Unacknowledged publishes per connection (MQTT 5 Receive Maximum).
+    pub in_flight: u16,
+    /// TCP accept to CONNECT, TLS included.
+    #[serde(with = "humantime_serde")]
+    pub handshake: Duration,
+    /// Distinct topics the router may hold, and subscriptions per connection.
+    pub topics: usize,
+    pub subscriptions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            packet_size: ByteSize::kib(256),
+            in_flight: 1000,
+            handshake: Duration::from_secs(10),
+            topics: 10_000,
+            subscriptions: 100,
+        }
+    }
+}
+
+/// `[[mqtt.external]]`: a broker somebody else runs (e.g. Mosquitto).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    pub name: String,
+    /// `mqtt://host:port` or `mqtts://host:port`.
+    pub url: String,
+    pub topics: Vec<String>,
+    #[serde(default)]
+    pub username: Option<String>,
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}

@@ -1,0 +1,13 @@
+//! fogbeat: an edge gateway for heart-rate wearables.
+//!
+//! The way of a reading is one direction: a [`source`] makes a [`reading::Reading`] and hands it to the
+//! [`journal`]; the journal answers [`journal::Durable`] once it is on disk; only a `Durable` can be turned into an
+//! acknowledgement. [`forward`] reads the journal in order, and only an uplink's confirmation moves its cursor.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod forward;
+pub mod journal;
+pub mod reading;
+pub mod source;

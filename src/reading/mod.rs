@@ -1,0 +1,98 @@
+//! The domain: what a heart-rate reading is. Pure; knows no other module of the house but `clock`'s plain stamps.
+
+use std::num::NonZeroU16;
+
+use smallvec::SmallVec;
+
+use crate::clock::Stamp;
+
+/// A device's run-local number, given by [`crate::journal::Devices`]; its name is the stable identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub u32);
+
+/// How a reading reached the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Source {
+    Gatt = 0,
+    Advert = 1,
+    Mqtt = 2,
+    Replay = 3,
+}
+
+/// Skin contact as the sensor reports it (0x2A37 flag bits 1-2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Contact {
+    /// The sensor cannot tell.
+    #[default]
+    Unsupported = 0,
+    NotDetected = 1,
+    Detected = 2,
+}
+
+/// Why a reading must not enter an average.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The wearable said 0: no clean signal.
+    Zero = 1,
+    NoContact = 2,
+    /// Outside what a human heart does (25 to 250 bpm).
+    Implausible = 3,
+    /// Older than it claims: a value that is repeated without being measured anew.
+    Stale = 4,
+    /// A change no heart makes within the time passed.
+    Jump = 5,
+    /// The same value without RR intervals for minutes.
+    Frozen = 6,
+}
+
+/// The unit in which a source gave its RR intervals; kept, so that nothing is rounded on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum RrUnit {
+    /// 1/1024 s (Bluetooth SIG Heart Rate Measurement).
+    #[default]
+    Ticks = 0,
+    /// Whole milliseconds.
+    Millis = 1,
+    /// Microseconds: milliseconds with up to three decimals.
+    Micros = 2,
+}
+
+/// RR intervals of one reading, oldest first, exactly as the source gave them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RrIntervals {
+    pub unit: RrUnit,
+    pub values: SmallVec<[u32; 4]>,
+}
+
+/// The wearable's own stamp, in ms since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceTime {
+    /// Plausible against arrival: it is the time of the reading.
+    Accepted(i64),
+    /// Not believed: kept aside, the gateway's stamp is the time of the reading.
+    Rejected(i64),
+}
+
+/// One heart-rate reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub device: DeviceId,
+    pub source: Source,
+    /// When the gateway got it.
+    pub arrival: Stamp,
+    pub device_time: Option<DeviceTime>,
+    /// Beats per minute; `None` when the wearable said 0.
+    pub bpm: Option<NonZeroU16>,
+    pub rr: RrIntervals,
+    pub contact: Contact,
+    /// Cumulative energy expended, kJ.
+    pub energy_kj: Option<u16>,
+    /// 0 to 100 %.
+    pub battery_percent: Option<u8>,
+    pub rssi_dbm: Option<i8>,
+    pub reason: Option<Reason>,
+}

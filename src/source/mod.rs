@@ -1,0 +1,2 @@
+//! Where readings come from.
+pub mod mqtt;

@@ -1,0 +1,2 @@
+//! MQTT in.
+pub mod mapping;
