@@ -8,6 +8,10 @@
 pub mod clock;
 pub mod config;
 pub mod forward;
+pub mod health;
 pub mod journal;
 pub mod reading;
 pub mod source;
+pub mod state;
+pub mod telemetry;
+pub mod web;

@@ -9,6 +9,7 @@ mod gateway;
 mod http;
 mod journal;
 mod load;
+mod log;
 mod mqtt;
 mod problem;
 mod uplink;
@@ -19,6 +20,7 @@ pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal};
 pub use load::{DEFAULT_FILE, from_toml, load};
+pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
 pub use problem::{Problem, Problems};
 pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     pub gateway: Gateway,
     pub clock: Clock,
+    pub log: Log,
     pub mqtt: Mqtt,
     pub journal: Journal,
     pub batch: Batch,

@@ -15,6 +15,9 @@ use super::{Config, Directory, External, Firehose, Listener, UplinkKind};
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
     gateway(config, &mut check);
+    if let Err(error) = crate::telemetry::filter(&config.log.level) {
+        check.add("log.level", error.to_string(), "the default is \"info\"");
+    }
     listener(&config.mqtt.listener, &mut check);
     externals(&config.mqtt.externals, &mut check);
     journal(config, &mut check);
