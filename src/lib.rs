@@ -5,8 +5,10 @@
 //! acknowledgement. [`forward`] reads the journal in order, and only an uplink's confirmation moves its cursor.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod forward;
 pub mod health;
 pub mod journal;
