@@ -380,7 +380,9 @@ impl Journal {
 impl Driver {
     /// Runs until [`Journal::close`] is carried out.
     pub async fn run(mut self) {
-        let housekeeping = tokio::spawn(keep_house(Journal { inner: Arc::clone(&self.inner) }));
+        // A set, because it ends its task when it is dropped: a driver that is cut off leaves nothing behind.
+        let mut housekeeping = tokio::task::JoinSet::new();
+        housekeeping.spawn(keep_house(Journal { inner: Arc::clone(&self.inner) }));
         let closing = self.inner.close.subscribe();
         loop {
             if *closing.borrow() && self.inner.intake.group().count == 0 {
@@ -408,8 +410,7 @@ impl Driver {
             }
         }
         self.order(Order::Seal).await;
-        housekeeping.abort();
-        let _ = housekeeping.await;
+        housekeeping.shutdown().await;
         let inner = Arc::clone(&self.inner);
         let _ = tokio::task::spawn_blocking(move || Journal { inner }.keep_house()).await;
         drop(self.orders);

@@ -191,7 +191,7 @@ impl Spool {
                     record.bytes = bytes;
                 });
             }
-            Err(error) => {
+            Err(error) if is_damage(&error) => {
                 tracing::error!(generation = number, %error, "generation moved to quarantine: it cannot be opened");
                 self.quarantine(number)?;
                 recovered.quarantined.push(number);
@@ -201,8 +201,27 @@ impl Spool {
                     record.count = marked;
                 });
             }
+            Err(error) => {
+                // It stays `open`; the first reader that comes to it tries again.
+                tracing::warn!(generation = number, %error, "generation cannot be opened now; it is tried again");
+            }
         }
         Ok(())
+    }
+
+    /// Seals, late, what could not be opened at the start.
+    fn recover_late(&self, number: u32) -> Result<(), ReadError> {
+        let failed = |error: io::Error| ReadError::Open { generation: number, cause: error.to_string() };
+        let mark = Mark::open(&self.dir).map_err(failed)?;
+        let mut state = self.state();
+        self.recover_head(&mut state, number, &mark, &mut Recovered::default()).map_err(failed)?;
+        state.manifest.store(&*self.disk, &self.dir).map_err(failed)?;
+        match state.manifest.generations.get(&number) {
+            Some(record) if record.state == State::Open => {
+                Err(ReadError::Open { generation: number, cause: "see the log".into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -329,6 +348,7 @@ impl Spool {
                     return Ok(page(&record, entries, after));
                 }
                 State::Quarantined => return Ok(quarantined(number, &record, from, after)),
+                State::Open if number < watermark.generation() => self.recover_late(number)?,
                 State::Open => {
                     if watermark <= from || watermark.generation() != number {
                         return Ok(self.empty(from));

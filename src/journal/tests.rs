@@ -76,7 +76,14 @@ impl Rig {
 impl Running {
     async fn store(&self, device: &str, stamps: impl Iterator<Item = i64>) -> Vec<Appended> {
         let id = self.journal.devices().intern(device).unwrap();
-        let mut readings: Vec<Reading> = stamps.map(|stamp| reading_at(id.0, stamp, 72)).collect();
+        // Values that do not compress, so that generations fill.
+        let noisy = |stamp: i64| {
+            let mut reading = reading_at(id.0, stamp, 72);
+            let noise = (stamp as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            reading.rr.values = (0..4).map(|i| (noise >> (8 * i)) as u32 & 0xffff).collect();
+            reading
+        };
+        let mut readings: Vec<Reading> = stamps.map(noisy).collect();
         let mut out = Vec::new();
         self.journal.append(&mut readings, &mut out).await;
         if let Some(last) = out.iter().map(|appended| appended.ticket).max() {
@@ -181,9 +188,9 @@ async fn a_copy_in_the_open_group_waits_for_that_group() {
 
 #[tokio::test]
 async fn generations_are_sealed_and_every_number_is_accounted_for() {
-    let rig = Rig::new(1 << 20);
+    let rig = Rig::new(300_000);
     let running = rig.start();
-    for round in 0..600i64 {
+    for round in 0..150i64 {
         running.store("bike-1", round * 100..(round + 1) * 100).await;
         running.store("bike-2", round * 100..(round + 1) * 100).await;
     }
@@ -197,26 +204,26 @@ async fn generations_are_sealed_and_every_number_is_accounted_for() {
         })
         .collect();
     assert!(ends.len() >= 2, "{ends:?}");
-    assert_eq!(ends.iter().map(|(_, count)| *count).sum::<u32>(), 120_000);
+    assert_eq!(ends.iter().map(|(_, count)| *count).sum::<u32>(), 30_000);
     assert!(!entries.iter().any(|entry| matches!(entry, Entry::Gap { .. })));
     let mut found = stamps(&entries);
     found.sort();
     found.dedup();
-    assert_eq!(found.len(), 120_000);
+    assert_eq!(found.len(), 30_000);
     running.driver.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_delivered_generation_is_deleted_and_an_undelivered_one_is_not() {
-    let rig = Rig::new(1 << 20);
+    let rig = Rig::new(300_000);
     let running = rig.start();
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
     let idle = running.journal.uplink("b", StartAt::Oldest).unwrap();
-    for round in 0..800i64 {
+    for round in 0..400i64 {
         running.store("bike-1", round * 100..(round + 1) * 100).await;
     }
     let generations = running.journal.generations();
-    assert!(generations.len() >= 5, "{}", generations.len());
+    assert!(generations.len() >= 4, "{}", generations.len());
     let head = *running.journal.watch_watermark().borrow();
     let everything = Bounds { from: cursor.cursor(), to: head, fixed_ms: 0 };
     cursor.begin(everything).unwrap();
