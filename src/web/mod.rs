@@ -25,7 +25,7 @@ use crate::health::{Health, Phase};
 pub struct Pages {
     pub health: Arc<Health>,
     pub registry: Registry,
-    /// Makes the status document; must not block.
+    /// Makes the status document; may block for a moment (it looks at files).
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
@@ -80,7 +80,10 @@ async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
 }
 
 async fn status(State(pages): State<Arc<Pages>>) -> Response {
-    Json((pages.status)()).into_response()
+    match tokio::task::spawn_blocking(move || (pages.status)()).await {
+        Ok(document) => Json(document).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 #[cfg(test)]
