@@ -12,11 +12,14 @@ use crate::support::daemon::{Daemon, Setup, free_port};
 pub fn scratch(name: &str) -> tempfile::TempDir {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(root).expect("make the scratch directory");
-    tempfile::Builder::new().prefix(&format!("ingest-{name}-")).tempdir_in(root).expect("make a scratch directory")
+    tempfile::Builder::new()
+        .prefix(&format!("ingest-{name}-"))
+        .tempdir_in(root)
+        .expect("make a scratch directory")
 }
 
 pub enum Broker {
-    Fogbeat { daemon: Daemon, setup: Setup, _root: tempfile::TempDir },
+    Fogbeat { daemon: Box<Daemon>, setup: Box<Setup>, _root: tempfile::TempDir },
     Mosquitto { child: Child, addr: SocketAddr, _root: tempfile::TempDir },
 }
 
@@ -27,10 +30,10 @@ impl Broker {
         let mut setup = Setup::new(root.path());
         setup.max_age = "60s".into();
         if !forwarding {
-            block_lake(&setup.lake);
+            setup.block_lake();
         }
-        let daemon = setup.start();
-        Self::Fogbeat { daemon, setup, _root: root }
+        let daemon = Box::new(setup.start());
+        Self::Fogbeat { daemon, setup: Box::new(setup), _root: root }
     }
 
     /// Debian's broker as it comes, with the one listener; it stores nothing.
@@ -78,12 +81,6 @@ impl Drop for Broker {
             let _ = child.wait();
         }
     }
-}
-
-/// A plain file where the uplink wants its directory: it refuses, even for root.
-pub fn block_lake(lake: &Path) {
-    fs::create_dir_all(lake).expect("make the lake");
-    fs::write(lake.join("readings"), b"in the way\n").expect("block the lake");
 }
 
 fn mosquitto() -> PathBuf {

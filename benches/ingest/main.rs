@@ -62,6 +62,9 @@ impl Options {
     }
 }
 
+/// A measurement with figures of its own.
+type Scenario = fn(&Options) -> report::Finding;
+
 fn main() {
     let options = Options::parse();
     let mut report = Report::new(&options);
@@ -70,7 +73,7 @@ fn main() {
             report.ingest(scenarios::ingest(&options, clients, window));
         }
     }
-    let single: [(&str, fn(&Options) -> report::Finding); 5] = [
+    let single: [(&str, Scenario); 5] = [
         ("fdatasync", scenarios::against_fdatasync),
         ("idle", scenarios::idle),
         ("memory", scenarios::ten_million),

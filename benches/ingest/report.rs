@@ -45,10 +45,13 @@ impl Ingest {
     }
 }
 
+/// "at least" or "at most", and the limit.
+type Bound = (&'static str, f64);
+
 /// A scenario with its own figures.
 pub struct Finding {
     title: String,
-    rows: Vec<(String, f64, Option<(&'static str, f64)>)>,
+    rows: Vec<(String, f64, Option<Bound>)>,
 }
 
 impl Finding {
@@ -135,7 +138,10 @@ impl Report {
             let _ = writeln!(out, "\n{}\n\n| figure | value | bound |\n|---|---|---|", finding.title);
             for (name, value, bound) in &finding.rows {
                 let bound = bound.map_or("-".to_owned(), |(sense, limit)| {
-                    format!("{sense} {limit}: {}", if holds(*value, sense, limit) { "met" } else { "**missed**" })
+                    format!(
+                        "{sense} {limit}: {}",
+                        if holds(*value, sense, limit) { "met" } else { "**missed**" }
+                    )
                 });
                 let _ = writeln!(out, "| {name} | {value:.2} | {bound} |");
             }

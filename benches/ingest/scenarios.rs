@@ -18,7 +18,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const PAST: u64 = 3_600_000;
 
 fn one_run(broker: &Broker, clients: usize, window: usize, length: Duration) -> Run {
-    let mut blast = Blast::connect(broker.addr(), "strap", clients, window, wall_ms() - PAST).expect("connect");
+    let mut blast =
+        Blast::connect(broker.addr(), "strap", clients, window, wall_ms() - PAST).expect("connect");
     blast.run(Until::Elapsed(WARM_UP)).expect("publish");
     let before = process::cpu(broker.pid());
     let stats = blast.run(Until::Elapsed(length)).expect("publish");

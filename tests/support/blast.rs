@@ -72,7 +72,13 @@ pub struct Blast {
 impl Blast {
     /// Connects `clients` clients of `window` packets each; the first reading of each is stamped `first_ms`, each
     /// later one a millisecond after the one before.
-    pub fn connect(addr: SocketAddr, prefix: &str, clients: usize, window: usize, first_ms: u64) -> io::Result<Self> {
+    pub fn connect(
+        addr: SocketAddr,
+        prefix: &str,
+        clients: usize,
+        window: usize,
+        first_ms: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let clients = (0..clients)
             .map(|n| {

@@ -93,7 +93,7 @@ path = "{lake}"
 
     /// Starts the daemon and does not wait.
     pub fn spawn(&self) -> Daemon {
-        Daemon { child: self.command(&[]).spawn().expect("start fogbeat"), setup: self.clone() }
+        Daemon::spawn(self.command(&[]), self)
     }
 
     /// Starts the daemon and waits until it takes MQTT connections.
@@ -101,6 +101,17 @@ path = "{lake}"
         let mut daemon = self.spawn();
         daemon.wait_ready();
         daemon
+    }
+
+    /// Makes the directory uplink refuse, even for root: a plain file where it wants a directory.
+    pub fn block_lake(&self) {
+        fs::create_dir_all(&self.lake).expect("make the lake");
+        fs::write(self.lake.join("readings"), b"in the way\n").expect("block the lake");
+    }
+
+    /// The uplink may work again.
+    pub fn open_lake(&self) {
+        fs::remove_file(self.lake.join("readings")).expect("open the lake");
     }
 
     pub fn log_tail(&self) -> String {
@@ -112,7 +123,8 @@ path = "{lake}"
 
 /// The binary under test.
 pub fn binary() -> PathBuf {
-    std::env::var_os("FOGBEAT_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_fogbeat")), PathBuf::from)
+    std::env::var_os("FOGBEAT_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_fogbeat")), PathBuf::from)
 }
 
 /// A running gateway; killed when dropped.
@@ -122,6 +134,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Starts a command made by [`Setup::command`].
+    pub fn spawn(mut command: Command, setup: &Setup) -> Self {
+        Self { child: command.spawn().expect("start fogbeat"), setup: setup.clone() }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -132,7 +149,11 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 panic!("fogbeat ended at once with {status}\n{}", self.setup.log_tail());
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "no listener after 60 s\n{}", self.setup.log_tail());
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "no listener after 60 s\n{}",
+                self.setup.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -152,7 +173,11 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status;
             }
-            assert!(start.elapsed() < limit, "still running {limit:?} after SIGTERM\n{}", self.setup.log_tail());
+            assert!(
+                start.elapsed() < limit,
+                "still running {limit:?} after SIGTERM\n{}",
+                self.setup.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -203,7 +228,8 @@ pub fn http_get(addr: SocketAddr, path: &str) -> Option<String> {
 pub fn free_port() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let offset = (std::process::id() as u16).wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let offset =
+            (std::process::id() as u16).wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let addr = SocketAddr::from(([127, 0, 0, 1], 20_000 + offset % 12_000));
         if TcpListener::bind(addr).is_ok() {
             return addr;

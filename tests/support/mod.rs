@@ -2,9 +2,13 @@
 
 pub mod blast;
 pub mod daemon;
+pub mod fleet;
+pub mod hearts;
+pub mod lake;
 pub mod loopdev;
 pub mod process;
 pub mod rng;
+pub mod straps;
 pub mod wire;
 
 use std::time::{Duration, UNIX_EPOCH};
