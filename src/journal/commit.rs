@@ -230,13 +230,11 @@ impl Committer {
         if let Head::Open { generation, next_n, .. } = std::mem::replace(&mut self.head, Head::None) {
             let number = generation.number();
             drop(generation);
-            match self.spool.seal(number, next_n, Health::Sound) {
-                Ok(()) => self.inner.watermark.send_replace(Seq::new(number + 1, 0)),
-                Err(error) => {
-                    tracing::warn!(%error, "the generation could not be sealed; the next start does it");
-                    return;
-                }
-            };
+            if let Err(error) = self.spool.seal(number, next_n, Health::Sound) {
+                tracing::warn!(%error, "the generation could not be sealed; the next start does it");
+            } else {
+                self.inner.watermark.send_replace(Seq::new(number + 1, 0));
+            }
         }
     }
 }
