@@ -8,7 +8,7 @@ use crate::clock::BootId;
 use crate::reading::{DeviceId, Reading};
 
 /// A reading's number: generation x 2^32 + n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Seq(pub u64);
 
 impl Seq {
@@ -92,6 +92,10 @@ impl Journal {
     pub fn uplink(&self, _name: &str, _start: StartAt) -> Result<UplinkCursor, CursorError> {
         unimplemented!()
     }
+    /// Readings from `from` up to the watermark.
+    pub fn backlog(&self, _from: Seq) -> u64 {
+        unimplemented!()
+    }
     /// `<spool>` of every id.
     pub fn spool(&self) -> &str {
         unimplemented!()
@@ -105,11 +109,15 @@ pub enum StartAt {
 }
 
 /// What a reader got: entries in order, and where to go on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Page {
+    /// The spool these numbers belong to: first part of every id.
+    pub spool: Arc<str>,
+    /// The boot whose monotonic time the stamps are.
+    pub boot: BootId,
     pub entries: Vec<Entry>,
-    /// Where the next read goes on; equals `from` when there is nothing new.
-    pub next: Option<Seq>,
+    /// Where the next read goes on; equals the `from` of the call when there is nothing new.
+    pub next: Seq,
 }
 
 /// One thing in the journal's order.
@@ -117,7 +125,6 @@ pub struct Page {
 pub enum Entry {
     Reading {
         seq: Seq,
-        boot: BootId,
         device: Arc<str>,
         reading: Reading,
     },
@@ -145,8 +152,8 @@ pub enum GapCause {
 /// The bounds of one batch: readings `from <= seq < to` (and what lies between them in the journal's order).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Bounds {
-    pub from: u64,
-    pub to: u64,
+    pub from: Seq,
+    pub to: Seq,
     /// When the bounds were fixed, ms since the epoch: decides `dt` and `hour` of the delivery.
     pub fixed_ms: i64,
 }
