@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod forward;
+pub mod gateway;
 pub mod health;
 pub mod journal;
 pub mod reading;

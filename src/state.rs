@@ -19,7 +19,9 @@ const LOCK_FILE_LIMIT: u64 = 4096;
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("another fogbeat (process {pid}) works in {dir}; stop it, or set gateway.state_dir to another directory")]
+    #[error(
+        "another fogbeat (process {pid}) works in {dir}; stop it, or set gateway.state_dir to another directory"
+    )]
     InUse { dir: PathBuf, pid: String },
     #[error(
         "the state directory {dir} cannot be written ({source}); make it writable for this user, or choose another \

@@ -1,4 +1,5 @@
 //! What an operator reads when the configuration is wrong: every problem at once, each with key, value and remedy.
+#![allow(clippy::unwrap_used)]
 
 use fogbeat::config::from_toml;
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::Problems;
 use crate::control::AskError;
+use crate::gateway::GatewayError;
 use crate::state::StateError;
 
 /// What kind of failure it was.
@@ -56,6 +57,13 @@ impl From<Problems> for Failure {
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         Self::unavailable(error)
+    }
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        let kind = if error.is_defect() { Kind::Defect } else { Kind::Unavailable };
+        Self::new(kind, error)
     }
 }
 

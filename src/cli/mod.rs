@@ -2,19 +2,17 @@
 //!
 //! Promise: data goes to standard output, everything else to standard error; exit codes are those of [`exit`].
 
-mod check;
-mod completions;
+pub mod check;
+pub mod completions;
 mod exit;
 mod output;
-mod run;
-mod status;
+pub mod status;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{Failure, Kind};
+pub use exit::{Failure, Kind, report, usage};
 
 use crate::config::Config;
 use crate::telemetry::Format;
@@ -64,23 +62,9 @@ pub enum Command {
     Completions(completions::Options),
 }
 
-/// Runs what the command line asks for; reports a failure on standard error.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
-    };
-    let done = match cli.command {
-        Command::Run => run::run(&cli.common),
-        Command::Check(options) => check::run(&cli.common, &options),
-        Command::Status(options) => status::run(&cli.common, &options),
-        Command::Completions(options) => completions::run(&options),
-    };
-    exit::report(done)
-}
-
 impl Common {
-    fn load(&self) -> Result<Config, Failure> {
+    /// The configuration in force.
+    pub fn load(&self) -> Result<Config, Failure> {
         Ok(crate::config::load(self.config.as_deref())?)
     }
 

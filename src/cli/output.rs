@@ -82,7 +82,8 @@ mod tests {
             "late": [],
             "clock": { "synced": true },
         });
-        let shown = "clock:\n  synced: true\nlate: none\nphase: running\nuplinks:\n  - name: cloud\n    queued: 3\n";
+        let shown =
+            "clock:\n  synced: true\nlate: none\nphase: running\nuplinks:\n  - name: cloud\n    queued: 3\n";
         assert_eq!(outline(&value), shown);
     }
 }

@@ -49,7 +49,8 @@ impl SystemClock {
     /// Reads boot id and floor; writes nothing.
     pub fn new(trust: Trust, state_dir: &Path) -> Self {
         let floor_file = state_dir.join(FLOOR_FILE);
-        let written = std::fs::read_to_string(&floor_file).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        let written =
+            std::fs::read_to_string(&floor_file).ok().and_then(|text| text.trim().parse::<i64>().ok());
         let floor_ms = written.unwrap_or(0).max(RELEASED_MS);
         Self {
             boot: boot_id(),
@@ -82,7 +83,8 @@ impl SystemClock {
     async fn write_floor(&self) {
         let wall_ms = self.now().wall_ms;
         let path = self.floor_file.clone();
-        let written = tokio::task::spawn_blocking(move || write_atomically(&path, &wall_ms.to_string())).await;
+        let written =
+            tokio::task::spawn_blocking(move || write_atomically(&path, &wall_ms.to_string())).await;
         if let Ok(Err(error)) = written {
             tracing::info!(%error, file = %self.floor_file.display(), "the time could not be written down");
         }

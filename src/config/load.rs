@@ -49,7 +49,10 @@ pub fn from_toml(text: &str) -> Result<Config, Problems> {
 }
 
 /// `environment`: `None` = that of the process.
-fn read(file: Option<(&str, &str)>, environment: Option<HashMap<String, String>>) -> Result<Config, Problems> {
+fn read(
+    file: Option<(&str, &str)>,
+    environment: Option<HashMap<String, String>>,
+) -> Result<Config, Problems> {
     let mut builder = config::Config::builder();
     if let Some((_, text)) = file {
         builder = builder.add_source(File::from_str(text, FileFormat::Toml));
@@ -57,10 +60,8 @@ fn read(file: Option<(&str, &str)>, environment: Option<HashMap<String, String>>
     let environment =
         Environment::with_prefix("FOGBEAT").prefix_separator("__").separator("__").source(environment);
     let name = file.map_or("the environment", |(name, _)| name);
-    let merged = builder
-        .add_source(environment)
-        .build()
-        .map_err(|error| Problems(vec![syntax(name, &error)]))?;
+    let merged =
+        builder.add_source(environment).build().map_err(|error| Problems(vec![syntax(name, &error)]))?;
 
     let mut problems = Vec::new();
     let mut gone = Gone::default();
@@ -71,7 +72,8 @@ fn read(file: Option<(&str, &str)>, environment: Option<HashMap<String, String>>
         let mut found = Vec::new();
         validate::validate(&config, &mut found);
         config.complete();
-        problems.extend(found.into_iter().map(|problem| Problem { key: gone.number(&problem.key), ..problem }));
+        problems
+            .extend(found.into_iter().map(|problem| Problem { key: gone.number(&problem.key), ..problem }));
         if problems.is_empty() {
             return Ok(config);
         }
@@ -275,7 +277,11 @@ fn describe(tree: &Value, path: &[Step], message: &str) -> Problem {
         return Problem::new(format!("{key}.{field}"), "is missing", "add it: it has no default");
     }
     let value = at(tree, path).map(ToString::to_string).unwrap_or_default();
-    Problem::new(key, format!("\"{value}\" is not usable ({message})"), "write it as config/fogbeat.toml shows")
+    Problem::new(
+        key,
+        format!("\"{value}\" is not usable ({message})"),
+        "write it as config/fogbeat.toml shows",
+    )
 }
 
 fn at<'a>(tree: &'a Value, path: &[Step]) -> Option<&'a Value> {

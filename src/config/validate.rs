@@ -60,7 +60,8 @@ impl Check<'_> {
 
     fn absolute(&mut self, key: &str, path: &Path) {
         if !path.is_absolute() {
-            let what = format!("\"{}\" is relative, and a service has no certain working directory", path.display());
+            let what =
+                format!("\"{}\" is relative, and a service has no certain working directory", path.display());
             self.add(key, what, "give the whole path, from `/` on");
         }
     }
@@ -88,7 +89,8 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
     if !listener.enabled {
         return;
     }
-    let remedy = "bind it to 127.0.0.1, or set anonymous = false and make users with `fogbeat device add NAME`";
+    let remedy =
+        "bind it to 127.0.0.1, or set anonymous = false and make users with `fogbeat device add NAME`";
     let what = |bind: SocketAddr| format!("true, but {bind} can be reached by others");
     if listener.anonymous && !listener.bind.ip().is_loopback() {
         check.add("mqtt.listener.anonymous", what(listener.bind), remedy);
@@ -99,7 +101,11 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
         }
         if tls.bind == listener.bind && tls.bind.port() != 0 {
             let what = format!("{} is taken by mqtt.listener.bind", tls.bind);
-            check.add("mqtt.listener.tls.bind", what, "give the encrypted port another number, 8883 by custom");
+            check.add(
+                "mqtt.listener.tls.bind",
+                what,
+                "give the encrypted port another number, 8883 by custom",
+            );
         }
         check.absolute("mqtt.listener.tls.certificate", &tls.certificate);
         check.absolute("mqtt.listener.tls.key", &tls.key);
@@ -146,7 +152,7 @@ fn externals(externals: &[External], check: &mut Check<'_>) {
                 "holds a user name or password",
                 "use `username` and `password_file`: secrets are never in this file",
             ),
-            Some(address) if address.is_empty() => {
+            Some("") => {
                 check.add(key("url"), "has no host", "write mqtt://host:port or mqtts://host:port");
             }
             Some(_) => {}
@@ -228,13 +234,21 @@ fn directory(directory: &Directory, key: impl Fn(&str) -> String, check: &mut Ch
 fn firehose(firehose: &Firehose, key: impl Fn(&str) -> String, check: &mut Check<'_>) {
     check.name(&key("stream"), &firehose.stream);
     if firehose.region.as_deref().is_some_and(str::is_empty) {
-        check.add(key("region"), "is empty", "write it like \"eu-west-1\", or leave it out to use AWS_REGION");
+        check.add(
+            key("region"),
+            "is empty",
+            "write it like \"eu-west-1\", or leave it out to use AWS_REGION",
+        );
     }
     if let Some(url) = &firehose.endpoint_url
         && !(url.starts_with("http://") || url.starts_with("https://"))
     {
         let what = format!("\"{url}\" is not an address");
-        check.add(key("endpoint_url"), what, "write it like \"http://127.0.0.1:5055\", or leave it out for AWS");
+        check.add(
+            key("endpoint_url"),
+            what,
+            "write it like \"http://127.0.0.1:5055\", or leave it out for AWS",
+        );
     }
     check.duration(&key("timeout"), firehose.timeout, SECOND..=Duration::from_secs(600));
 }

@@ -15,7 +15,9 @@ const LONGEST_ANSWER: u64 = 16 << 20;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error("the daemon cannot be reached at {path} ({source}); is it running, and may this user ask it (try sudo)?")]
+    #[error(
+        "the daemon cannot be reached at {path} ({source}); is it running, and may this user ask it (try sudo)?"
+    )]
     Unreachable { path: PathBuf, source: io::Error },
     #[error("the daemon at {path} gave an answer that is not understood: {why}")]
     Garbled { path: PathBuf, why: String },
@@ -26,7 +28,8 @@ pub enum AskError {
 /// Asks the daemon behind the socket at `path`. Blocks, at most some seconds.
 pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError> {
     let garbled = |why: String| AskError::Garbled { path: path.to_owned(), why };
-    let line = exchange(path, request).map_err(|source| AskError::Unreachable { path: path.to_owned(), source })?;
+    let line =
+        exchange(path, request).map_err(|source| AskError::Unreachable { path: path.to_owned(), source })?;
     let answer: AnswerEnvelope = serde_json::from_slice(&line).map_err(|error| garbled(error.to_string()))?;
     match answer {
         AnswerEnvelope { v: VERSION, ok: Some(value), .. } => Ok(value),

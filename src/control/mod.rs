@@ -81,7 +81,8 @@ fn parse(line: &[u8]) -> Result<Request, Refusal> {
     let malformed = |error: serde_json::Error| Refusal::new(RefusalKind::Malformed, error.to_string());
     let Version { v } = serde_json::from_slice(line).map_err(malformed)?;
     if v != VERSION {
-        let message = format!("this daemon speaks version {VERSION}, not {v}: use the fogbeat command of its version");
+        let message =
+            format!("this daemon speaks version {VERSION}, not {v}: use the fogbeat command of its version");
         return Err(Refusal::new(RefusalKind::Malformed, message));
     }
     Ok(serde_json::from_slice::<Envelope>(line).map_err(malformed)?.request)

@@ -111,7 +111,9 @@ async fn session(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<(
     loop {
         line.clear();
         let mut bounded = (&mut reader).take(LONGEST_REQUEST);
-        let read = tokio::time::timeout(IDLE, bounded.read_until(b'\n', &mut line)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let read = tokio::time::timeout(IDLE, bounded.read_until(b'\n', &mut line))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         if read == 0 {
             return Ok(());
         }
@@ -180,7 +182,9 @@ mod tests {
         });
         let (status, forget) = told.await.unwrap();
         assert_eq!(status.unwrap(), serde_json::json!({ "phase": "running" }));
-        assert!(matches!(forget, Err(AskError::Refused(refusal)) if refusal.message.contains("UplinkForget")));
+        assert!(
+            matches!(forget, Err(AskError::Refused(refusal)) if refusal.message.contains("UplinkForget"))
+        );
         stop.send(true).unwrap();
         serving.await.unwrap();
         answering.await.unwrap();

@@ -24,7 +24,9 @@ pub enum Format {
 
 /// What is wrong with a filter.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{filter}\" is not a log filter ({why}); write error, warn, info, debug, trace, or `info,fogbeat::journal=debug`")]
+#[error(
+    "\"{filter}\" is not a log filter ({why}); write error, warn, info, debug, trace, or `info,fogbeat::journal=debug`"
+)]
 pub struct FilterError {
     filter: String,
     why: String,
@@ -56,7 +58,9 @@ impl Logs {
     /// Changes the level from now on.
     pub fn set(&self, level: &str) -> Result<(), FilterError> {
         let fresh = filter(level)?;
-        self.filter.reload(fresh).map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
+        self.filter
+            .reload(fresh)
+            .map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
     }
 }
 
@@ -66,14 +70,16 @@ pub fn filter(level: &str) -> Result<EnvFilter, FilterError> {
         Ok(level) => format!("warn,rumqttd=error,fogbeat={level}"),
         Err(_) => level.to_owned(),
     };
-    EnvFilter::try_new(&text).map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
+    EnvFilter::try_new(&text)
+        .map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
 }
 
 /// systemd names in `JOURNAL_STREAM` the device and inode of the stream it gave us; a shell below a service inherits
 /// the variable, but not the stream.
 fn stderr_is_the_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
-    std::fs::metadata("/proc/self/fd/2").is_ok_and(|stream| named == format!("{}:{}", stream.dev(), stream.ino()))
+    std::fs::metadata("/proc/self/fd/2")
+        .is_ok_and(|stream| named == format!("{}:{}", stream.dev(), stream.ino()))
 }
 
 #[cfg(test)]

@@ -28,7 +28,10 @@ pub fn usage() -> Usage {
         resident_bytes: field("VmRSS:").map(|kib| kib * 1024),
         cpu_seconds: cpu_time().map(|time| time.as_secs_f64()),
         // The directory handle that counts is one of them.
-        open_fds: std::fs::read_dir("/proc/self/fd").ok().and_then(|fds| i64::try_from(fds.count()).ok()).map(|n| n - 1),
+        open_fds: std::fs::read_dir("/proc/self/fd")
+            .ok()
+            .and_then(|fds| i64::try_from(fds.count()).ok())
+            .map(|n| n - 1),
         threads: field("Threads:"),
     }
 }
