@@ -131,7 +131,7 @@ impl Feed for FakeFeed {
 }
 
 fn read_error() -> ReadError {
-    ReadError::Generation(0, "made to fail".into())
+    ReadError::Open { generation: 0, cause: "made to fail".into() }
 }
 
 /// Decides each member's fate; is told the attempt and the member's first number.
