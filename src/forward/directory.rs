@@ -77,3 +77,6 @@ fn answer(error: StoreError) -> Delivery {
     let failure = Failure::new(error.cause(), error.to_string()).remedy(error.remedy());
     if error.needs_someone() { Delivery::Stuck(failure) } else { Delivery::Retry(failure) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_firehose::Client;
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
@@ -30,23 +31,33 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// See the module's documentation.
 pub struct Firehose {
     config: config::Firehose,
+    /// In place of the ordinary chain.
+    credentials: Option<SharedCredentialsProvider>,
     client: Option<Client>,
 }
 
 impl Firehose {
-    /// Touches nothing: region and credentials are looked up at the first delivery.
+    /// With credentials by the ordinary chain: environment, profile, web identity, container, instance. Touches
+    /// nothing: region and credentials are looked up at the first delivery.
     pub fn new(config: &config::Firehose) -> Self {
-        Self { config: config.clone(), client: None }
+        Self { config: config.clone(), credentials: None, client: None }
+    }
+
+    /// With credentials from elsewhere.
+    pub fn with_credentials(config: &config::Firehose, credentials: SharedCredentialsProvider) -> Self {
+        Self { config: config.clone(), credentials: Some(credentials), client: None }
     }
 
     async fn client(&mut self) -> Result<Client, Failure> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let client = tokio::time::timeout(SETUP_TIMEOUT, connect(&self.config)).await.map_err(|_| {
-            Failure::new("setup", "the search for the AWS region and credentials took too long")
-                .remedy("set [[uplink]].region")
-        })??;
+        let client = tokio::time::timeout(SETUP_TIMEOUT, connect(&self.config, self.credentials.clone()))
+            .await
+            .map_err(|_| {
+                Failure::new("setup", "the search for the AWS region and credentials took too long")
+                    .remedy("set [[uplink]].region")
+            })??;
         self.client = Some(client.clone());
         Ok(client)
     }
@@ -108,7 +119,10 @@ impl Uplink for Firehose {
     }
 }
 
-async fn connect(config: &config::Firehose) -> Result<Client, Failure> {
+async fn connect(
+    config: &config::Firehose,
+    credentials: Option<SharedCredentialsProvider>,
+) -> Result<Client, Failure> {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
         .build_https();
@@ -126,6 +140,9 @@ async fn connect(config: &config::Firehose) -> Result<Client, Failure> {
     }
     if let Some(endpoint) = &config.endpoint_url {
         loader = loader.endpoint_url(endpoint);
+    }
+    if let Some(credentials) = credentials {
+        loader = loader.credentials_provider(credentials);
     }
     let shared = loader.load().await;
     if shared.region().is_none() {
