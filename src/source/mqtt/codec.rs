@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_will_keeps_its_properties() {
-        let bytes = b"\x10\x2c\0\x04MQTT\x05\x2e\0\0\0\0\x01c\x14\x02\0\0\0\x09\x01\x01\x03\0\x01t\x26\0\x01k\0\x01v\0\x01w\0\x03off";
+        let bytes = b"\x10\x2c\0\x04MQTT\x05\x2e\0\0\0\0\x01c\x12\x02\0\0\0\x09\x01\x01\x03\0\x01t\x26\0\x01k\0\x01v\0\x01w\0\x03off";
         let mut bytes = bytes.to_vec();
         bytes[1] = (bytes.len() - 2) as u8;
         let connect = connect(&bytes).unwrap();
