@@ -18,6 +18,7 @@ mod listener;
 pub mod mapping;
 mod message;
 mod metrics;
+pub mod payload;
 mod permission;
 mod publish;
 mod refused;
