@@ -1,15 +1,15 @@
 //! The straps' hearts: stretches of real recordings, built into the binary. Pure.
 //!
-//! The recordings, their origin and their licences lie in `hearts/`. Each strap takes one recording from a place of
+//! The recordings, their origin and their licences lie in `tests/data`. Each strap takes one recording from a place of
 //! its own and goes round, so that no two straps beat alike.
 
 use crate::source::replay::{Beat, Frame, LineProblem, chained, csv_beats, notifications};
 
 /// The recordings: name, text.
 const RECORDINGS: [(&str, &str); 3] = [
-    ("MIT-BIH record 100", include_str!("hearts/mitdb/100_rr.csv")),
-    ("Polar H10", include_str!("hearts/polar-h10/sample_data_ibi.csv")),
-    ("MIT-BIH NSRDB", include_str!("hearts/nsrdb/nsrdb_short.txt")),
+    ("MIT-BIH record 100", include_str!("../../tests/data/mitdb/100_rr.csv")),
+    ("Polar H10", include_str!("../../tests/data/polar-h10-ibi/sample_data_ibi.csv")),
+    ("MIT-BIH NSRDB", include_str!("../../tests/data/pyhrv-nsrdb/nsrdb_short.txt")),
 ];
 
 /// The golden ratio's fraction spreads any number of starting points evenly.

@@ -178,13 +178,13 @@ mod tests {
 
     #[test]
     fn the_recordings_of_the_demo_are_read_whole() {
-        let polar = beats(include_str!("../../demo/hearts/polar-h10/sample_data_ibi.csv")).unwrap();
+        let polar = beats(include_str!("../../../tests/data/polar-h10-ibi/sample_data_ibi.csv")).unwrap();
         assert_eq!(polar.len(), 620);
-        let nsrdb = beats(include_str!("../../demo/hearts/nsrdb/nsrdb_short.txt")).unwrap();
+        let nsrdb = beats(include_str!("../../../tests/data/pyhrv-nsrdb/nsrdb_short.txt")).unwrap();
         assert_eq!(nsrdb.len(), 337);
         let mean = nsrdb.iter().map(|beat| f64::from(beat.rr_us)).sum::<f64>() / 337_000.0;
         assert!((mean - 888.955).abs() < 0.001, "the published mean NN, not {mean}");
-        let mitdb = beats(include_str!("../../demo/hearts/mitdb/100_rr.csv")).unwrap();
+        let mitdb = beats(include_str!("../../../tests/data/mitdb/100_rr.csv")).unwrap();
         assert_eq!(mitdb.len(), 2272);
     }
 }

@@ -3,11 +3,10 @@
 //! Understood: the lines that fogbeat itself delivers, and the default JSON payload of a wearable (`bpm` or `hr`,
 //! `heart_rate`, `heartRate`, `hbr`; `time` as RFC 3339 or s or ms since 1970; `rr_ms` as a number or a list; `contact`,
 //! `energy_kj`, `battery`). Lines with a `type` (gap, end, summary, ...) are no readings and are passed over, as are
-//! keys that are not named here: the verdict (`reason`) of a delivered line too, since it is found anew. Lines may come
+//! keys that are not named here. The verdict (`reason`) of a delivered line is found anew; `zero` says that the rate was 0. Lines may come
 //! in any order and are sorted by time. A line without a time is one second after its device's line before it.
 
 use std::collections::HashMap;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -17,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::error::LineProblem;
 use super::recording::{Moment, exact_rr};
-use crate::reading::Contact;
+use crate::reading::{Contact, Reason};
 
 /// Below this a number is seconds since 1970, from it on milliseconds (as seconds it would be the year 5138).
 const MILLISECONDS_FROM: f64 = 1e11;
@@ -38,6 +37,8 @@ struct Line {
     rr_ms: Option<Rr>,
     #[serde(default)]
     contact: Option<bool>,
+    #[serde(default)]
+    reason: Option<String>,
     #[serde(default)]
     energy_kj: Option<u16>,
     #[serde(default, alias = "battery")]
@@ -85,12 +86,14 @@ pub fn moments(text: &str) -> Result<Vec<Moment>, (usize, LineProblem)> {
 
 fn moment(line: Line, device: Option<Arc<str>>) -> Result<(Option<i64>, Moment), LineProblem> {
     let time_ms = line.time.map(epoch_ms).transpose()?;
-    let bpm = match line.bpm {
+    // A delivered line leaves out the rate of a wearable that said 0.
+    let said_zero = line.reason.as_deref() == Some(Reason::Zero.as_str());
+    let bpm = match line.bpm.or(said_zero.then_some(0.0)) {
         Some(bpm) if !(0.0..=f64::from(u16::MAX)).contains(&bpm) => {
             return Err(LineProblem::OutOfRange { field: "bpm", value: bpm });
         }
         // In range by the test above.
-        Some(bpm) => NonZeroU16::new(bpm.round() as u16),
+        Some(bpm) => Some(bpm.round() as u16),
         None => None,
     };
     let rr_ms = match line.rr_ms {
@@ -186,10 +189,12 @@ mod tests {
 
     #[test]
     fn payload_lines_without_a_time_are_one_second_apart() {
-        let moments = moments("{\"hr\":60}\n{\"heartRate\":61,\"rr_ms\":980}\n{\"bpm\":0}\n").unwrap();
-        assert_eq!(moments.iter().map(|m| m.offset_ms).collect::<Vec<_>>(), [0, 1000, 2000]);
+        let moments =
+            moments("{\"hr\":60}\n{\"heartRate\":61,\"rr_ms\":980}\n{\"bpm\":0}\n{\"reason\":\"zero\"}\n")
+                .unwrap();
+        assert_eq!(moments.iter().map(|m| m.offset_ms).collect::<Vec<_>>(), [0, 1000, 2000, 3000]);
         assert_eq!(moments[1].rr.unit, RrUnit::Millis);
-        assert_eq!(moments[2].bpm, None);
+        assert_eq!(moments[1..].iter().map(|m| m.bpm).collect::<Vec<_>>(), [Some(61), Some(0), Some(0)]);
     }
 
     #[test]

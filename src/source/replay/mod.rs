@@ -29,10 +29,16 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Default, Clone)]
 pub struct Metrics {
     readings: Counter,
+    artefacts: Counter,
 }
 
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("replay_readings", "Readings played from recordings", self.readings.clone());
+        registry.register(
+            "replay_rr_artefacts",
+            "RR intervals dropped as no sensor means them",
+            self.artefacts.clone(),
+        );
     }
 }

@@ -16,6 +16,7 @@ use super::{Metrics, Speed};
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::{Appended, Journal, Ticket};
+use crate::reading::validity::Measurement;
 use crate::reading::{DeviceId, Reading, Source};
 
 /// Readings handed to the journal at once: bounds the delay before a stop is seen at speed `max`.
@@ -114,19 +115,18 @@ impl Player<'_> {
     }
 
     fn reading(&mut self, moment: &Moment) -> Result<Reading, ReplayError> {
-        Ok(Reading {
-            device: self.names.number(moment, self.journal)?,
-            source: Source::Replay,
-            arrival: self.clock.now(),
-            device_time: None,
+        let device = self.names.number(moment, self.journal)?;
+        let measurement = Measurement {
             bpm: moment.bpm,
             rr: moment.rr.clone(),
             contact: moment.contact,
             energy_kj: moment.energy_kj,
             battery_percent: moment.battery_percent,
             rssi_dbm: None,
-            reason: None,
-        })
+        };
+        let (reading, artefacts) = measurement.judge(device, Source::Replay, self.clock.now(), None);
+        self.metrics.artefacts.inc_by(artefacts as u64);
+        Ok(reading)
     }
 }
 

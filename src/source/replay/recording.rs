@@ -27,8 +27,8 @@ pub struct Moment {
     pub offset_ms: u64,
     /// The wearable that the recording names, if it does.
     pub device: Option<Arc<str>>,
-    /// `None`: the wearable said 0.
-    pub bpm: Option<NonZeroU16>,
+    /// As the wearable said it; 0: no clean signal.
+    pub bpm: Option<u16>,
     pub rr: RrIntervals,
     pub contact: Contact,
     pub energy_kj: Option<u16>,
@@ -113,7 +113,7 @@ impl From<super::beats::Frame> for Moment {
         Self {
             offset_ms: frame.offset_ms,
             device: None,
-            bpm: frame.bpm,
+            bpm: frame.bpm.map(NonZeroU16::get),
             rr: exact_rr(frame.rr_us),
             contact: Contact::Unsupported,
             energy_kj: None,
