@@ -12,6 +12,7 @@ mod load;
 mod log;
 mod mqtt;
 mod problem;
+mod replay;
 mod uplink;
 mod validate;
 
@@ -23,6 +24,7 @@ pub use load::{DEFAULT_FILE, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
 pub use problem::{Problem, Problems};
+pub use replay::Replay;
 pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,7 @@ pub struct Config {
     pub journal: Journal,
     pub batch: Batch,
     pub http: Http,
+    pub replay: Vec<Replay>,
     /// Empty: one `directory` uplink below the state directory.
     #[serde(rename = "uplink")]
     pub uplinks: Vec<Uplink>,
