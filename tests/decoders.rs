@@ -65,7 +65,7 @@ fn broadcasts() {
     for entry in entries {
         let expect = &entry["expect"];
         let data = bytes(&entry["hex"]);
-        let found = advert::decode(company(&entry), &data).unwrap();
+        let found = advert::decode(company(&entry), &data);
         let bpm = found.and_then(|broadcast| broadcast.bpm);
         assert_eq!(bpm.is_some(), expect["present"].as_bool().unwrap(), "{entry}");
         assert_eq!(json!(bpm), expect.get("hr").cloned().unwrap_or(Value::Null), "{entry}");
@@ -94,7 +94,7 @@ fn repeated_polar_frames() {
         let mut filter = FrameFilter::default();
         let (mut counters, mut new) = (Vec::new(), Vec::new());
         for (index, frame) in entry["hex"].as_array().unwrap().iter().enumerate() {
-            let counter = advert::decode(company(&entry), &bytes(frame)).unwrap().unwrap().frame.unwrap();
+            let counter = advert::decode(company(&entry), &bytes(frame)).unwrap().frame.unwrap();
             counters.push(counter);
             new.push(filter.is_new(counter, index as u64 * 200));
         }
