@@ -1,4 +1,5 @@
 //! From the real journal into a lake on disk, read by DuckDB; beside it an uplink that is dead.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "support/firehose.rs"]
 mod firehose;

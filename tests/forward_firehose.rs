@@ -1,4 +1,5 @@
 //! The Firehose uplink against a Firehose that misbehaves, and against moto.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "support/firehose.rs"]
 mod firehose;
