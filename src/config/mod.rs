@@ -10,7 +10,7 @@ pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal};
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
-pub use uplink::{Directory, Encoding, Firehose, Uplink, UplinkKind};
+pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
 
 use serde::Deserialize;
 
