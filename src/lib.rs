@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod forward;
 pub mod journal;
 pub mod reading;
