@@ -1,190 +1,442 @@
-//! The durable buffer (contract stub; the implementation replaces the bodies).
+//! The durable buffer: sled, fenced in.
+//!
+//! # What it promises
+//! - A reading whose group has a [`Durable`] is on the device: it survives `kill -9` and a power cut, and is read back
+//!   with the values it came with.
+//! - A reading has one number for ever ([`Seq`], generation x 2^32 + n), no number has two readings, and every number
+//!   that is missing is told: by an [`Entry::End`] after each generation, by an [`Entry::Gap`] within.
+//! - A stamped reading that is appended again is stored once; the second copy's ticket is the first one's.
+//! - Memory does not grow with the backlog: readers see pages, at most three databases are open, the open group is
+//!   bounded and makes its sources wait.
+//! - A generation that cannot be opened is moved to `quarantine/`; the gateway goes on, and its numbers are told as lost.
+//!
+//! # What it does not
+//! - It does not know the network, and it drops nothing by itself: a full disk stops acknowledgements.
+//! - It does not recognise a re-sent reading that carries no stamp of its device.
+//!
+//! # How
+//! [`Journal::append`] puts readings into the open group ([`intake`]). The [`Driver`] closes the group when the
+//! [`policy`] says so; the [`commit`] thread writes it as columnar [`block`]s into the head [`generation`], flushes, and
+//! syncs with its own `fdatasync`, because sled's `flush()` does not. The [`spool`] holds all generations: a head is
+//! sealed at about 16 MB, read by the uplinks, and deleted whole when every [`cursor`] has passed it. Numbers are given
+//! at commit, sorted by device within a group. Each start opens a new generation; none is ever reopened for writing.
 
+mod block;
+mod commit;
+mod cursor;
+mod devices;
+mod disk;
+mod generation;
+mod identity;
+mod intake;
+mod manifest;
+mod mark;
+mod metrics;
+mod policy;
+mod spool;
+mod types;
+mod varint;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::clock::BootId;
-use crate::reading::{DeviceId, Reading};
+pub use block::{BlockError, Encoder, Place};
+pub use cursor::UplinkCursor;
+pub use devices::Devices;
+pub use disk::{Disk, RealDisk, disk_usage};
+pub use manifest::State as GenerationState;
+pub use metrics::{CommitState, Metrics};
+pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
+pub use types::{
+    Appended, Bounds, CursorError, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt, Ticket,
+};
 
-/// A reading's number: generation x 2^32 + n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Seq(pub u64);
+use crate::clock::Clock;
+use crate::config;
+use crate::reading::Reading;
+use commit::{Committer, Order};
+use intake::Intake;
+use mark::Mark;
+use policy::{Decision, Policy};
+use spool::Spool;
 
-impl Seq {
-    pub const fn new(generation: u32, n: u32) -> Self {
-        Self(((generation as u64) << 32) | n as u64)
-    }
-    pub const fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-    pub const fn n(self) -> u32 {
-        self.0 as u32
-    }
-}
-
-/// The group a reading was put into; redeem it with [`Journal::durable`] or [`Journal::wait`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub(crate) u64);
-
-/// Proof that everything behind a ticket is on disk. Only the journal makes it.
-#[derive(Debug, Clone, Copy)]
-pub struct Durable(());
-
-/// What became of one appended reading.
-#[derive(Debug, Clone, Copy)]
-pub struct Appended {
-    pub ticket: Ticket,
-    /// The journal holds this very reading already; `ticket` is that of the stored copy.
-    pub duplicate: bool,
-}
-
-/// Device names and their run-local numbers.
-pub struct Devices;
-
-impl Devices {
-    /// The number of `name`, given now if it is new. `None`: the limit on distinct devices is reached.
-    pub fn intern(&self, _name: &str) -> Option<DeviceId> {
-        unimplemented!()
-    }
-    pub fn name(&self, _id: DeviceId) -> Option<Arc<str>> {
-        unimplemented!()
-    }
-}
+/// How often delivered generations are looked for and cursors written.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Delivered generations that are kept to recognise re-sent readings after a restart.
+const KEPT_DELIVERED: usize = 2;
+/// Readings that are read back at start for that purpose.
+const MOST_REMEMBERED: usize = 1 << 20;
+/// Turns of the runtime between noticing a group and closing it, so that every ready socket is read into it first.
+const GATHERING_TURNS: usize = 3;
 
 /// A handle on the journal; clones share it.
 #[derive(Clone)]
-pub struct Journal;
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    intake: Intake,
+    devices: Devices,
+    spool: Arc<Spool>,
+    cursors: cursor::Cursors,
+    metrics: Arc<Metrics>,
+    /// Newest durable ticket, as the committer knows it.
+    durable: AtomicU64,
+    /// The committer has carried out an order.
+    committed: Notify,
+    /// The same for everybody who waits, told once per commit from inside the runtime.
+    durable_watch: watch::Sender<Ticket>,
+    watermark: watch::Sender<Seq>,
+    close: watch::Sender<bool>,
+    dedupe_window: Duration,
+}
+
+/// Closes groups when they are due; awaited by whoever owns the journal.
+pub struct Driver {
+    inner: Arc<Inner>,
+    policy: Policy,
+    orders: SyncSender<Order>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// The journal at a glance, for `fogbeat status`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct JournalStatus {
+    pub spool: String,
+    /// `working`, or the error that keeps groups from the disk.
+    pub commit: String,
+    pub readings: u64,
+    pub duplicates: u64,
+    pub commits: u64,
+    pub lost: u64,
+    pub devices: usize,
+    pub generations: usize,
+    pub bytes: u64,
+    pub head: u64,
+}
 
 impl Journal {
-    pub fn devices(&self) -> &Devices {
-        unimplemented!()
+    /// Opens the spool below `state_dir`, takes stock of what the last run left, and starts a new generation.
+    ///
+    /// # Errors
+    /// When the directory cannot be used or written. Damaged contents are no error: they are moved aside and told.
+    pub fn open(
+        settings: &config::Journal,
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let (journal, recovered, mark) =
+            Self::take_stock(settings, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
+        journal.remember_newest(&*clock);
+        let size = settings.generation_size.as_u64();
+        let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
+        let dir = state_dir.join("spool");
+        committer.start().map_err(|source| OpenError::Head { path: dir.clone(), source })?;
+        // One order at a time: the driver waits for its end.
+        let (orders, receiver) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("journal-commit".into())
+            .spawn(move || committer.run(&receiver))
+            .map_err(|source| OpenError::Directory { path: dir, source })?;
+        let policy = Policy::new(settings.commit_interval, Instant::now());
+        let driver = Driver { inner: Arc::clone(&journal.inner), policy, orders, thread };
+        Ok((journal, driver, recovered))
     }
+
+    /// Opens the spool to look at it, without a daemon: what was open is sealed, nothing is appended.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_offline(
+        settings: &config::Journal,
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let (journal, recovered, _) = Self::take_stock(settings, state_dir, clock, disk)?;
+        Ok((journal, recovered))
+    }
+
+    fn take_stock(
+        settings: &config::Journal,
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Recovered, Mark), OpenError> {
+        let dir = state_dir.join("spool");
+        let unusable = |source| OpenError::Directory { path: dir.clone(), source };
+        std::fs::create_dir_all(&dir).map_err(unusable)?;
+        let mark = Mark::open(&dir).map_err(unusable)?;
+        let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark)?;
+        let cursors = cursor::Cursors::open(&dir, disk)?;
+        let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
+        let metrics = Arc::new(Metrics::default());
+        metrics.lost.inc_by(recovered.lost);
+        let inner = Inner {
+            intake: Intake::new(),
+            devices: Devices::new(settings.max_devices),
+            spool: Arc::new(spool),
+            cursors,
+            metrics,
+            durable: AtomicU64::new(0),
+            committed: Notify::new(),
+            durable_watch: watch::Sender::new(Ticket(0)),
+            watermark: watch::Sender::new(end),
+            close: watch::Sender::new(false),
+            dedupe_window: settings.dedupe_window,
+        };
+        Ok((Self { inner: Arc::new(inner) }, recovered, mark))
+    }
+
+    /// Fills the windows of known stamps from what the last runs stored.
+    fn remember_newest(&self, clock: &dyn Clock) {
+        let now = clock.now().wall_ms;
+        let since = now.saturating_sub(self.inner.dedupe_window.as_millis() as i64);
+        self.inner.spool.newest(MOST_REMEMBERED, since, |reading, name| {
+            if let Some(device) = name.and_then(|name| self.inner.devices.intern(&name)) {
+                self.inner.intake.remember(&Reading { device, ..reading.clone() });
+            }
+        });
+    }
+
+    pub fn devices(&self) -> &Devices {
+        &self.inner.devices
+    }
+
     /// Puts readings into the open group; one [`Appended`] per reading is pushed to `out`, in order.
     /// Waits only while the open group is full (the disk cannot keep up): that is the back-pressure.
-    pub async fn append(&self, _readings: &mut Vec<Reading>, _out: &mut Vec<Appended>) {
-        unimplemented!()
+    pub async fn append(&self, readings: &mut Vec<Reading>, out: &mut Vec<Appended>) {
+        let before = out.len();
+        self.inner.intake.append(readings, out).await;
+        let duplicates = out.iter().skip(before).filter(|appended| appended.duplicate).count();
+        if duplicates > 0 {
+            self.inner.metrics.duplicates.inc_by(duplicates as u64);
+        }
     }
+
     /// The proof, if the ticket's group is on disk.
-    pub fn durable(&self, _ticket: Ticket) -> Option<Durable> {
-        unimplemented!()
+    pub fn durable(&self, ticket: Ticket) -> Option<Durable> {
+        (ticket.0 <= self.inner.durable.load(Ordering::Acquire)).then_some(Durable(()))
     }
-    pub async fn wait(&self, _ticket: Ticket) -> Durable {
-        unimplemented!()
+
+    /// Waits for the proof.
+    pub async fn wait(&self, ticket: Ticket) -> Durable {
+        let mut durable = self.inner.durable_watch.subscribe();
+        loop {
+            if let Some(proof) = self.durable(ticket) {
+                return proof;
+            }
+            if durable.changed().await.is_err() {
+                // The sender lives as long as the journal this very handle keeps.
+                std::future::pending::<()>().await;
+            }
+        }
     }
+
     /// The newest durable ticket; changes once per commit.
     pub fn watch_durable(&self) -> watch::Receiver<Ticket> {
-        unimplemented!()
+        self.inner.durable_watch.subscribe()
     }
-    /// Says that a publisher on some connection waits for its acknowledgements (see the commit policy).
-    pub fn publisher_waits(&self, _ticket: Ticket) {
-        unimplemented!()
+
+    /// Says that a publisher stands still with unacknowledged readings in the ticket's group; `proven` when it answered
+    /// its last acknowledgements with new readings at once (see [`policy`]).
+    pub fn publisher_waits(&self, ticket: Ticket, proven: bool) {
+        self.inner.intake.publisher_waits(ticket, proven);
     }
+
     /// First number not yet durable; readers stop there. Changes once per commit.
     pub fn watch_watermark(&self) -> watch::Receiver<Seq> {
-        unimplemented!()
+        self.inner.watermark.subscribe()
     }
-    /// Reads on from `from`, at most about `max` readings. Blocking (sled): call it off the runtime.
-    pub fn read(&self, _from: Seq, _max: usize) -> Result<Page, ReadError> {
-        unimplemented!()
+
+    /// Reads on from `from`, one generation's entries, at most about `max` readings. Blocking (sled): call it off the
+    /// runtime's workers.
+    ///
+    /// # Errors
+    /// When a generation cannot be opened or read just now; ask again later.
+    pub fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
+        let watermark = *self.inner.watermark.borrow();
+        let names = |device| self.inner.devices.name(crate::reading::DeviceId(device));
+        self.inner.spool.read(from, watermark, max, &names)
     }
-    /// The named uplink's cursor, made at the oldest kept reading (or at the watermark) if it is new.
-    pub fn uplink(&self, _name: &str, _start: StartAt) -> Result<UplinkCursor, CursorError> {
-        unimplemented!()
+
+    /// Readings at or after `cursor` that are durable.
+    pub fn backlog(&self, cursor: Seq) -> u64 {
+        self.inner.spool.backlog(cursor, *self.inner.watermark.borrow())
     }
-    /// `<spool>` of every id.
+
+    /// The named uplink's cursor; made at the oldest kept reading or at the newest if it is new.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn uplink(&self, name: &str, start: StartAt) -> Result<UplinkCursor, CursorError> {
+        let watermark = *self.inner.watermark.borrow();
+        self.inner.cursors.get(name, || match start {
+            StartAt::Oldest => self.inner.spool.oldest().unwrap_or(watermark),
+            StartAt::Now => watermark,
+        })
+    }
+
+    /// Every uplink that holds a place, whether it is configured or not.
+    pub fn uplinks(&self) -> Vec<UplinkCursor> {
+        self.inner.cursors.list()
+    }
+
+    /// Drops an uplink's place; `false` when there is none of that name.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub fn forget_uplink(&self, name: &str) -> Result<bool, CursorError> {
+        self.inner.cursors.forget(name)
+    }
+
+    /// `<spool>` of the ids given from now on.
     pub fn spool(&self) -> &str {
-        unimplemented!()
+        self.inner.spool.name()
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    pub fn status(&self) -> JournalStatus {
+        let metrics = &self.inner.metrics;
+        let generations = self.generations();
+        JournalStatus {
+            spool: self.spool().to_owned(),
+            commit: match metrics.commit_state() {
+                CommitState::Working => "working".into(),
+                CommitState::Failing(error) => error,
+            },
+            readings: metrics.readings.get(),
+            duplicates: metrics.duplicates.get(),
+            commits: metrics.commits(),
+            lost: metrics.lost.get(),
+            devices: self.inner.devices.len(),
+            generations: generations.len(),
+            bytes: generations.iter().map(|generation| generation.bytes).sum(),
+            head: self.inner.watermark.borrow().0,
+        }
+    }
+
+    /// Every generation on disk, oldest first.
+    pub fn generations(&self) -> Vec<GenerationStatus> {
+        self.inner.spool.status(*self.inner.watermark.borrow())
+    }
+
+    /// Checks every value of one generation. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be opened or read at all.
+    pub fn verify(&self, generation: &GenerationStatus) -> Result<Verified, ReadError> {
+        self.inner.spool.verify(generation.generation, generation.readings)
+    }
+
+    /// Commits what is in the open group and ends the generation, so that its `end` can be delivered. Call it when no
+    /// source is running any more; returns when it is done.
+    pub async fn close(&self) {
+        self.inner.close.send_replace(true);
+        self.inner.intake.hurry();
+        self.inner.close.closed().await;
+    }
+
+    /// Removes what every uplink has confirmed, and writes cursors. Blocking.
+    fn keep_house(&self) {
+        let inner = &self.inner;
+        for cursor in inner.cursors.list() {
+            if let Err(error) = cursor.sync() {
+                tracing::warn!(uplink = cursor.name(), %error, "a cursor cannot be written");
+            }
+        }
+        if let Some(lowest) = inner.cursors.lowest()
+            && let Err(error) = inner.spool.remove_delivered(lowest, inner.dedupe_window, KEPT_DELIVERED)
+        {
+            tracing::warn!(%error, "delivered generations cannot be removed");
+        }
+        let generations = self.generations();
+        inner.metrics.generations.set(generations.len() as i64);
+        inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());
+        let blobs = inner.spool.blobs();
+        inner.metrics.blobs.set(blobs as i64);
+        if blobs > 0 {
+            tracing::error!(blobs, "sled has written unsynced blob files: a defect; please report it");
+        }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
-    Oldest,
-    Now,
-}
+// === impl Driver ===
 
-/// What a reader got: entries in order, and where to go on.
-#[derive(Debug, Default)]
-pub struct Page {
-    pub entries: Vec<Entry>,
-    /// Where the next read goes on; equals `from` when there is nothing new.
-    pub next: Option<Seq>,
-}
-
-/// One thing in the journal's order.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    Reading {
-        seq: Seq,
-        boot: BootId,
-        device: Arc<str>,
-        reading: Reading,
-    },
-    /// A generation ended with `count` readings, numbers 0 to count - 1.
-    End {
-        generation: u32,
-        count: u32,
-    },
-    /// Numbers that will never be delivered.
-    Gap {
-        first: Seq,
-        last: Seq,
-        cause: GapCause,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GapCause {
-    Lost,
-    Evicted,
-    Thinned,
-    Withheld,
-}
-
-/// The bounds of one batch: readings `from <= seq < to` (and what lies between them in the journal's order).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Bounds {
-    pub from: u64,
-    pub to: u64,
-    /// When the bounds were fixed, ms since the epoch: decides `dt` and `hour` of the delivery.
-    pub fixed_ms: i64,
-}
-
-/// An uplink's place in the journal, kept in a small file of its own.
-pub struct UplinkCursor;
-
-impl UplinkCursor {
-    /// First number this uplink has not confirmed.
-    pub fn cursor(&self) -> Seq {
-        unimplemented!()
+impl Driver {
+    /// Runs until [`Journal::close`] is carried out.
+    pub async fn run(mut self) {
+        // A set, because it ends its task when it is dropped: a driver that is cut off leaves nothing behind.
+        let mut housekeeping = tokio::task::JoinSet::new();
+        housekeeping.spawn(keep_house(Journal { inner: Arc::clone(&self.inner) }));
+        let closing = self.inner.close.subscribe();
+        loop {
+            if *closing.borrow() && self.inner.intake.group().count == 0 {
+                break;
+            }
+            let decision = self.policy.decide(self.inner.intake.group(), Instant::now());
+            match decision {
+                Decision::Rest => self.inner.intake.changed.notified().await,
+                Decision::Until(at) => {
+                    tokio::select! {
+                        () = self.inner.intake.changed.notified() => {}
+                        () = tokio::time::sleep_until(at.into()) => {}
+                    }
+                }
+                Decision::Close => {
+                    if self.policy.interval().is_zero() {
+                        for _ in 0..GATHERING_TURNS {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    if !self.order(Order::Commit).await {
+                        break;
+                    }
+                }
+            }
+        }
+        self.order(Order::Seal).await;
+        housekeeping.shutdown().await;
+        let inner = Arc::clone(&self.inner);
+        let _ = tokio::task::spawn_blocking(move || Journal { inner }.keep_house()).await;
+        drop(self.orders);
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        drop(closing);
     }
-    /// Batches that were begun and not confirmed, oldest first (after a restart they are sent again, unchanged).
-    pub fn open(&self) -> Vec<Bounds> {
-        unimplemented!()
-    }
-    /// Fixes a batch's bounds, on disk before it returns. Blocking.
-    pub fn begin(&self, _bounds: Bounds) -> Result<(), CursorError> {
-        unimplemented!()
-    }
-    /// The uplink has confirmed the batch. Written at most every 5 s, or with the next `begin`. Blocking.
-    pub fn confirm(&self, _bounds: Bounds) -> Result<(), CursorError> {
-        unimplemented!()
-    }
-    /// Writes what is not yet on disk. Blocking.
-    pub fn sync(&self) -> Result<(), CursorError> {
-        unimplemented!()
+
+    /// Has an order carried out and tells everybody; `false` when the committer is gone.
+    async fn order(&self, order: Order) -> bool {
+        if self.orders.try_send(order).is_err() {
+            return false;
+        }
+        self.inner.committed.notified().await;
+        self.inner.durable_watch.send_replace(Ticket(self.inner.durable.load(Ordering::Acquire)));
+        true
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("generation {0} cannot be read: {1}")]
-    Generation(u32, String),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum CursorError {
-    #[error("cannot write the cursor file {path}: {source}")]
-    Write { path: std::path::PathBuf, source: std::io::Error },
+async fn keep_house(journal: Journal) {
+    let mut every = tokio::time::interval(HOUSEKEEPING);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let journal = journal.clone();
+        if tokio::task::spawn_blocking(move || journal.keep_house()).await.is_err() {
+            tracing::error!("housekeeping of the journal panicked");
+        }
+    }
 }

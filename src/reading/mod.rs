@@ -1,4 +1,13 @@
 //! The domain: what a heart-rate reading is. Pure; knows no other module of the house but `clock`'s plain stamps.
+//!
+//! [`hrm`] and [`advert`] turn a sensor's bytes into a [`validity::Measurement`], [`validity`] judges it and makes the
+//! [`Reading`], [`line`] writes the published line.
+
+pub mod advert;
+pub mod hrm;
+pub mod line;
+pub mod rfc3339;
+pub mod validity;
 
 use std::num::NonZeroU16;
 
@@ -18,6 +27,18 @@ pub enum Source {
     Advert = 1,
     Mqtt = 2,
     Replay = 3,
+}
+
+impl Source {
+    /// The name on the published line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gatt => "gatt",
+            Self::Advert => "advert",
+            Self::Mqtt => "mqtt",
+            Self::Replay => "replay",
+        }
+    }
 }
 
 /// Skin contact as the sensor reports it (0x2A37 flag bits 1-2).
@@ -48,6 +69,20 @@ pub enum Reason {
     Frozen = 6,
 }
 
+impl Reason {
+    /// The name on the published line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Zero => "zero",
+            Self::NoContact => "no_contact",
+            Self::Implausible => "implausible",
+            Self::Stale => "stale",
+            Self::Jump => "jump",
+            Self::Frozen => "frozen",
+        }
+    }
+}
+
 /// The unit in which a source gave its RR intervals; kept, so that nothing is rounded on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
@@ -59,6 +94,17 @@ pub enum RrUnit {
     Millis = 1,
     /// Microseconds: milliseconds with up to three decimals.
     Micros = 2,
+}
+
+impl RrUnit {
+    /// `value` of this unit in microseconds, rounded half up.
+    pub const fn to_micros(self, value: u32) -> u64 {
+        match self {
+            Self::Ticks => (value as u64 * 1_000_000 + 512) / 1024,
+            Self::Millis => value as u64 * 1000,
+            Self::Micros => value as u64,
+        }
+    }
 }
 
 /// RR intervals of one reading, oldest first, exactly as the source gave them.

@@ -1,2 +1,3 @@
 //! MQTT in.
 pub mod mapping;
+pub mod payload;

@@ -1,0 +1,251 @@
+//! One generation: a sled database of its own, behind a fence.
+//!
+//! Keys are big-endian u64: below 2^63 a block's first n; from 2^63 on a device's name under its number; the last key
+//! says what the generation is. Keys are never removed one by one.
+//!
+//! What sled 0.34.7 does not do by itself, and is done here:
+//! - `flush()` never syncs, so every commit ends with `fdatasync` on a descriptor of our own;
+//! - a crash or a full disk inside `open()` leaves `snap.*.generating` files that make every later open fail, so they are
+//!   removed first;
+//! - damage makes it panic, in `open()` and later, so every call runs under `catch_unwind`, an open in a thread of its
+//!   own with a deadline.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::block::{self, Encoder, Kind};
+use super::disk::Disk;
+
+/// First key that is no block.
+const NAMES: u64 = 1 << 63;
+const META: u64 = u64::MAX;
+/// Page cache of one open database. Reads do not evict: what bounds them is the generation's size.
+const CACHE: u64 = 4 << 20;
+/// Longest open that is waited for.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a lock that our own closing handle still holds is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// A snapshot shorter than this cannot be one.
+const LEAST_SNAPSHOT: u64 = 13;
+
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    #[error("sled: {0}")]
+    Sled(#[from] sled::Error),
+    #[error("sled panicked: {0}")]
+    Panicked(String),
+    #[error("sled did not open the database within {} s", OPEN_DEADLINE.as_secs())]
+    Deadline,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+pub struct Generation {
+    number: u32,
+    dir: PathBuf,
+    db: sled::Db,
+    /// Our own descriptor of `<dir>/db`: sled gives none away, and fdatasync works on the inode.
+    file: File,
+}
+
+/// A stored value and the number it starts with.
+pub struct Stored {
+    pub first_n: u32,
+    pub value: sled::IVec,
+}
+
+impl Generation {
+    /// Makes a new database; when this returns it is on disk together with its directory entry.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or sled cannot open it.
+    pub fn create(disk: &dyn Disk, dir: &Path, number: u32, about: &[u8]) -> Result<Self, GenerationError> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => fs::create_dir_all(dir)?,
+        }
+        let generation = Self::open(dir, number)?;
+        let value = Encoder::new().encode_plain(Kind::Generation, number, about);
+        generation.commit(disk, &[(META, value)])?;
+        for entry in fs::read_dir(dir)? {
+            disk.sync_path(&entry?.path())?;
+        }
+        disk.sync_path(dir)?;
+        if let Some(parent) = dir.parent() {
+            disk.sync_path(parent)?;
+        }
+        Ok(generation)
+    }
+
+    /// Opens what a former run left, and syncs it before anything is read: what is shown from now on stays.
+    ///
+    /// # Errors
+    /// When sled cannot open it.
+    pub fn recover(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
+        let generation = Self::open(dir, number)?;
+        disk.sync_data(&generation.file)?;
+        disk.sync_path(dir)?;
+        Ok(generation)
+    }
+
+    fn open(dir: &Path, number: u32) -> Result<Self, GenerationError> {
+        remove_broken_snapshots(dir)?;
+        let started = Instant::now();
+        let db = loop {
+            match open_fenced(dir) {
+                // Our own handle of a moment ago still holds the lock while it closes.
+                Err(GenerationError::Sled(sled::Error::Io(error)))
+                    if error.kind() == io::ErrorKind::Other && started.elapsed() < LOCK_PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => break result?,
+            }
+        };
+        let file = File::open(dir.join("db"))?;
+        Ok(Self { number, dir: dir.to_owned(), db, file })
+    }
+
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Stores the entries and returns once they are on the device.
+    ///
+    /// # Errors
+    /// Any error is final for this handle: sled's errors are sticky.
+    pub fn commit(&self, disk: &dyn Disk, entries: &[(u64, Vec<u8>)]) -> Result<(), GenerationError> {
+        fenced(|| {
+            for (key, value) in entries {
+                self.db.insert(key.to_be_bytes(), value.as_slice())?;
+            }
+            self.db.flush()?;
+            Ok(())
+        })?;
+        disk.sync_data(&self.file)?;
+        Ok(())
+    }
+
+    /// Real bytes of the database file.
+    pub fn bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |meta| meta.blocks() * 512)
+    }
+
+    /// Files that sled never syncs; there must be none.
+    pub fn blobs(&self) -> usize {
+        fs::read_dir(self.dir.join("blobs")).map_or(0, |entries| entries.count())
+    }
+
+    /// The last block.
+    pub fn last(&self) -> Result<Option<Stored>, GenerationError> {
+        fenced(|| match self.db.range(..NAMES.to_be_bytes()).next_back() {
+            Some(item) => Ok(Some(stored(item?))),
+            None => Ok(None),
+        })
+    }
+
+    /// Up to `most` blocks in order, the first being the one that holds `n` (or the next one, if none does).
+    pub fn blocks(&self, n: u32, most: usize) -> Result<Vec<Stored>, GenerationError> {
+        fenced(|| {
+            let from = u64::from(n).to_be_bytes();
+            let mut blocks = Vec::new();
+            if let Some(item) = self.db.range(..=from).next_back() {
+                blocks.push(stored(item?));
+            }
+            let after = u64::from(n).saturating_add(1).to_be_bytes();
+            let more = most.saturating_sub(blocks.len());
+            for item in self.db.range(after..NAMES.to_be_bytes()).take(more) {
+                blocks.push(stored(item?));
+            }
+            Ok(blocks)
+        })
+    }
+
+    /// The last `most` blocks before `n`, newest first.
+    pub fn blocks_before(&self, n: u32, most: usize) -> Result<Vec<Stored>, GenerationError> {
+        fenced(|| {
+            let before = u64::from(n).to_be_bytes();
+            self.db.range(..before).rev().take(most).map(|item| Ok(stored(item?))).collect()
+        })
+    }
+
+    /// Device names by their number in this generation. Damaged ones are left out.
+    pub fn names(&self) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
+        fenced(|| {
+            let mut names = HashMap::new();
+            for item in self.db.range(NAMES.to_be_bytes()..META.to_be_bytes()) {
+                let (key, value) = item?;
+                let name =
+                    block::decode_plain(&value, Kind::Name).ok().and_then(|b| std::str::from_utf8(b).ok());
+                if let Some(name) = name {
+                    names.insert(number_of(&key) as u32, name.into());
+                }
+            }
+            Ok(names)
+        })
+    }
+
+    /// The entry that keeps a device's name.
+    pub fn name_entry(&self, encoder: &Encoder, device: u32, name: &str) -> (u64, Vec<u8>) {
+        (NAMES | u64::from(device), encoder.encode_plain(Kind::Name, self.number, name.as_bytes()))
+    }
+}
+
+fn stored((key, value): (sled::IVec, sled::IVec)) -> Stored {
+    Stored { first_n: number_of(&key) as u32, value }
+}
+
+fn number_of(key: &[u8]) -> u64 {
+    key.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// Runs a sled call; a panic inside it becomes an error.
+fn fenced<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, GenerationError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => Err(GenerationError::Panicked(what(&*panic))),
+    }
+}
+
+fn what(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+}
+
+fn open_fenced(dir: &Path) -> Result<sled::Db, GenerationError> {
+    let config = sled::Config::default()
+        .path(dir)
+        .cache_capacity(CACHE)
+        .flush_every_ms(None)
+        .print_profile_on_drop(false);
+    let (sender, receiver) = sync_channel(1);
+    std::thread::Builder::new().name("journal-open".into()).spawn(move || {
+        let _ = sender.send(fenced(|| config.open()));
+    })?;
+    match receiver.recv_timeout(OPEN_DEADLINE) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(GenerationError::Deadline),
+        Err(RecvTimeoutError::Disconnected) => Err(GenerationError::Panicked("no message".into())),
+    }
+}
+
+/// A snapshot that was being written when the power went is taken for the real one by sled, and fails every open.
+fn remove_broken_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let broken = name.ends_with(".generating") || entry.metadata()?.len() < LEAST_SNAPSHOT;
+        if name.starts_with("snap.") && broken {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! What generations there are and how far each has come: `manifest.json` in the spool, outside sled.
+//!
+//! A generation goes `creating -> open -> sealed -> dead`; a state is written before the act it announces. Two states
+//! stand beside that way: `void` (given a number, never held a reading: its creation was cut off) and `quarantined`
+//! (it could not be opened and was moved aside). Once sealed, the record holds the exact count, so that a database that
+//! sled silently shortened is noticed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::Disk;
+
+const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Creating,
+    Open,
+    Sealed,
+    Void,
+    Quarantined,
+    Dead,
+}
+
+/// One generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub state: State,
+    /// The spool its numbers belong to (a cloned card gets a new one).
+    pub spool: String,
+    /// Boot id, 32 hex digits.
+    pub boot: String,
+    pub created_ms: i64,
+    /// Numbers given: 0 to `count` - 1. Exact once sealed.
+    #[serde(default)]
+    pub count: u32,
+    /// Ranges of n, both ends included, that were given and are not in the database.
+    #[serde(default)]
+    pub lost: Vec<(u32, u32)>,
+    /// Real bytes on disk when it was sealed.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    version: u32,
+    pub next_generation: u32,
+    pub generations: BTreeMap<u32, Record>,
+}
+
+/// The file the manifest lives in.
+pub fn path(spool: &Path) -> PathBuf {
+    spool.join("manifest.json")
+}
+
+/// What a start finds.
+pub enum Found {
+    Nothing,
+    Manifest(Manifest),
+    /// It is there and cannot be understood.
+    Damaged(String),
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        // 0 stays unused, so that a number is never below 2^32: easy to tell from a counter.
+        Self { version: VERSION, next_generation: 1, generations: BTreeMap::new() }
+    }
+}
+
+impl Manifest {
+    /// # Errors
+    /// Whatever keeps an existing file from being read.
+    pub fn load(spool: &Path) -> io::Result<Found> {
+        let bytes = match std::fs::read(path(spool)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
+        Ok(match serde_json::from_slice::<Self>(&bytes) {
+            Ok(manifest) if manifest.version == VERSION => Found::Manifest(manifest),
+            Ok(manifest) => Found::Damaged(format!("version {} is not known", manifest.version)),
+            Err(error) => Found::Damaged(error.to_string()),
+        })
+    }
+
+    /// # Errors
+    /// When the file could not be replaced; the old one is still whole then.
+    pub fn store(&self, disk: &dyn Disk, spool: &Path) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        disk.replace(&path(spool), &bytes)
+    }
+
+    /// The first generation at or after `number`.
+    pub fn at_or_after(&self, number: u32) -> Option<(u32, &Record)> {
+        self.generations.range(number..).next().map(|(&number, record)| (number, record))
+    }
+}

@@ -1,0 +1,108 @@
+//! The journal's counters.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Whether groups reach the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitState {
+    Working,
+    /// The last error; the group is being tried again.
+    Failing(String),
+}
+
+pub struct Metrics {
+    pub readings: Counter,
+    pub duplicates: Counter,
+    commits: Counter,
+    commit_seconds: Histogram,
+    failures: Counter,
+    head_bytes: Gauge,
+    pub spool_bytes: Gauge,
+    pub generations: Gauge,
+    pub blobs: Gauge,
+    pub lost: Counter,
+    state: Mutex<CommitState>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            readings: Counter::default(),
+            duplicates: Counter::default(),
+            commits: Counter::default(),
+            // 0.1 ms to 3.3 s: an SD card needs tens of milliseconds.
+            commit_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
+            failures: Counter::default(),
+            head_bytes: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            generations: Gauge::default(),
+            blobs: Gauge::default(),
+            lost: Counter::default(),
+            state: Mutex::new(CommitState::Working),
+        }
+    }
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("journal");
+        r.register("readings", "Readings made durable", self.readings.clone());
+        r.register(
+            "duplicates",
+            "Readings that were stored already and not stored again",
+            self.duplicates.clone(),
+        );
+        r.register("commits", "Groups made durable", self.commits.clone());
+        r.register_with_unit(
+            "commit",
+            "Time from taking a group to its fdatasync",
+            Unit::Seconds,
+            self.commit_seconds.clone(),
+        );
+        r.register("commit_failures", "Attempts to commit that failed", self.failures.clone());
+        r.register_with_unit(
+            "head",
+            "Size of the head generation on disk",
+            Unit::Bytes,
+            self.head_bytes.clone(),
+        );
+        r.register_with_unit("spool", "Size of the spool on disk", Unit::Bytes, self.spool_bytes.clone());
+        r.register("generations", "Generations on disk", self.generations.clone());
+        r.register("blobs", "Files that sled does not sync; anything but 0 is a defect", self.blobs.clone());
+        r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
+    }
+
+    pub(super) fn committed(&self, readings: usize, took: Duration) {
+        self.readings.inc_by(readings as u64);
+        self.commits.inc();
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn head_bytes(&self, bytes: u64) {
+        self.head_bytes.set(bytes as i64);
+    }
+
+    pub(super) fn state(&self, state: CommitState) {
+        if matches!(state, CommitState::Failing(_)) {
+            self.failures.inc();
+        }
+        let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != state {
+            *current = state;
+        }
+    }
+
+    pub fn commit_state(&self) -> CommitState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.commits.get()
+    }
+}

@@ -1,0 +1,177 @@
+use std::num::NonZeroU16;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::Stamp;
+use crate::reading::{DeviceId, Reason, Source};
+
+const BOOT: BootId =
+    BootId([0x7c, 0x9e, 0x66, 0x79, 0x74, 0x25, 0x40, 0xde, 0x94, 0x4b, 0xe0, 0x7f, 0xc1, 0xf9, 0x0a, 0xe7]);
+
+fn reading() -> Reading {
+    Reading {
+        device: DeviceId(1),
+        source: Source::Mqtt,
+        arrival: Stamp { uptime_ms: 61_250, wall_ms: 1_795_460_530_123, quality: WallQuality::Synced },
+        device_time: None,
+        bpm: NonZeroU16::new(72),
+        rr: RrIntervals::default(),
+        contact: Contact::Unsupported,
+        energy_kj: None,
+        battery_percent: None,
+        rssi_dbm: None,
+        reason: None,
+    }
+}
+
+fn line(reading: &Reading) -> String {
+    let mut out = Vec::new();
+    LineContext::new("k3f9a1c2", "gym-12", Some("gym")).write_reading(
+        &mut out,
+        (7 << 32) + 42,
+        BOOT,
+        "strap-1",
+        reading,
+    );
+    String::from_utf8(out).unwrap()
+}
+
+const START: &str = r#"{"id":"k3f9a1c2-30064771114","gateway":"gym-12","site":"gym","device":"strap-1","#;
+
+fn golden(reading: &Reading, rest: &str) {
+    assert_eq!(line(reading), format!("{START}{rest}\n"));
+}
+
+#[test]
+fn the_default_line() {
+    golden(&reading(), r#""source":"mqtt","time":"2026-11-23T19:02:10.123Z","bpm":72}"#);
+}
+
+#[test]
+fn every_optional_field_in_its_place() {
+    let full = Reading {
+        source: Source::Gatt,
+        arrival: Stamp { quality: WallQuality::Unsynced, ..reading().arrival },
+        device_time: Some(DeviceTime::Rejected(946_684_800_000)),
+        rr: RrIntervals { unit: RrUnit::Ticks, values: [882, 906, 1024].into_iter().collect() },
+        contact: Contact::NotDetected,
+        energy_kj: Some(2000),
+        battery_percent: Some(97),
+        rssi_dbm: Some(-61),
+        reason: Some(Reason::NoContact),
+        ..reading()
+    };
+    golden(
+        &full,
+        concat!(
+            r#""source":"gatt","time":"2026-11-23T19:02:10.123Z","time_quality":"unsynced","#,
+            r#""boot":"7c9e6679-7425-40de-944b-e07fc1f90ae7","uptime_ms":61250,"#,
+            r#""device_time":"2000-01-01T00:00:00.000Z","bpm":72,"rr_ms":[861.328,884.766,1000],"contact":false,"#,
+            r#""energy_kj":2000,"battery_percent":97,"rssi_dbm":-61,"reason":"no_contact"}"#
+        ),
+    );
+}
+
+#[test]
+fn a_believed_device_time_is_the_time() {
+    let stamped = Reading { device_time: Some(DeviceTime::Accepted(1_795_460_529_000)), ..reading() };
+    golden(
+        &stamped,
+        r#""source":"mqtt","time":"2026-11-23T19:02:09.000Z","time_quality":"device","bpm":72}"#,
+    );
+    let unsynced =
+        Reading { arrival: Stamp { quality: WallQuality::Unsynced, ..reading().arrival }, ..stamped.clone() };
+    assert_eq!(line(&unsynced), line(&stamped), "the gateway's own clock does not matter then");
+}
+
+#[test]
+fn a_rejected_device_time_stands_aside() {
+    let rejected = Reading { device_time: Some(DeviceTime::Rejected(0)), ..reading() };
+    golden(
+        &rejected,
+        r#""source":"mqtt","time":"2026-11-23T19:02:10.123Z","device_time":"1970-01-01T00:00:00.000Z","bpm":72}"#,
+    );
+}
+
+#[test]
+fn zero_has_no_number() {
+    let zero = Reading { bpm: None, reason: Some(Reason::Zero), contact: Contact::Detected, ..reading() };
+    golden(&zero, r#""source":"mqtt","time":"2026-11-23T19:02:10.123Z","contact":true,"reason":"zero"}"#);
+}
+
+#[test]
+fn intervals_in_each_unit() {
+    for (unit, value, written) in [
+        (RrUnit::Ticks, 882, "861.328"),
+        (RrUnit::Ticks, 1024, "1000"),
+        (RrUnit::Ticks, 65_535, "63999.023"),
+        (RrUnit::Ticks, 2, "1.953"),
+        // 7.8125 ms: half up.
+        (RrUnit::Ticks, 8, "7.813"),
+        (RrUnit::Ticks, 64, "62.5"),
+        (RrUnit::Millis, 936, "936"),
+        (RrUnit::Micros, 936_000, "936"),
+        (RrUnit::Micros, 936_500, "936.5"),
+        (RrUnit::Micros, 936_050, "936.05"),
+        (RrUnit::Micros, 936_005, "936.005"),
+    ] {
+        let mut out = Vec::new();
+        write_rr(&mut out, &RrIntervals { unit, values: [value].into_iter().collect() });
+        assert_eq!(String::from_utf8(out).unwrap(), format!("[{written}]"));
+    }
+}
+
+#[test]
+fn names_are_escaped() {
+    let mut out = Vec::new();
+    let context = LineContext::new("s", "g\"1\\", None);
+    context.write_reading(&mut out, 1, BOOT, "Zoë\n\u{1}\u{1f}\t\"", &reading());
+    let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(value["gateway"], "g\"1\\");
+    assert_eq!(value["device"], "Zoë\n\u{1}\u{1f}\t\"");
+    assert_eq!(value.get("site"), None);
+}
+
+#[test]
+fn events() {
+    let mut out = Vec::new();
+    let context = LineContext::new("k3f9a1c2", "gym-12", Some("gym"));
+    context.write_end(&mut out, 7, 42);
+    context.write_gap(&mut out, (7 << 32) + 5, (7 << 32) + 9, "evicted");
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        concat!(
+            r#"{"id":"k3f9a1c2-30064771114","type":"end","gateway":"gym-12","site":"gym","generation":7,"count":42}"#,
+            "\n",
+            r#"{"id":"k3f9a1c2-30064771077-30064771081","type":"gap","gateway":"gym-12","site":"gym","#,
+            r#""first_seq":30064771077,"last_seq":30064771081,"cause":"evicted"}"#,
+            "\n"
+        )
+    );
+}
+
+proptest! {
+    #[test]
+    fn every_line_is_one_json_object(
+        device in ".{0,30}",
+        gateway in ".{0,30}",
+        seq in any::<u64>(),
+        wall_ms in any::<i64>(),
+        ticks in proptest::collection::vec(any::<u32>(), 0..5),
+        unit in 0..3u8,
+    ) {
+        let unit = [RrUnit::Ticks, RrUnit::Millis, RrUnit::Micros][usize::from(unit)];
+        let reading = Reading {
+            arrival: Stamp { wall_ms, ..Stamp::default() },
+            rr: RrIntervals { unit, values: ticks.into() },
+            ..reading()
+        };
+        let mut out = Vec::new();
+        LineContext::new("s", &gateway, Some("x")).write_reading(&mut out, seq, BOOT, &device, &reading);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        prop_assert_eq!(value["device"].as_str(), Some(device.as_str()));
+        prop_assert_eq!(value["gateway"].as_str(), Some(gateway.as_str()));
+        prop_assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
+    }
+}
