@@ -1,18 +1,22 @@
 //! The Firehose uplink against a Firehose that misbehaves, and against moto.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
-mod support;
+#[path = "support/firehose.rs"]
+mod firehose;
+#[path = "support/venv.rs"]
+mod venv;
 
 use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
+use firehose::{Mood, Server};
 use fogbeat::config::{self, Encoding};
 use fogbeat::forward::firehose::Firehose;
 use fogbeat::forward::{Delivery, Failure, Member, Uplink as _};
 use fogbeat::journal::{Bounds, Seq};
-use support::firehose::{Mood, Server};
-use support::venv::{Moto, python};
+use venv::{Moto, python};
 
 fn uplink(url: &str, timeout: Duration) -> Firehose {
     let config = config::Firehose {

@@ -199,7 +199,7 @@ impl Lines {
     ) -> Result<Vec<Member>, EncodeError> {
         let ranks = self.ranks();
         let mut members = Vec::with_capacity(1);
-        let mut parts: Vec<Range<usize>> = Vec::from([0..self.lines.len()]);
+        let mut parts: Vec<Range<usize>> = std::iter::once(0..self.lines.len()).collect();
         while let Some(part) = parts.pop() {
             let Some(lines) = self.lines.get(part.clone()).filter(|lines| !lines.is_empty()) else {
                 continue;

@@ -71,6 +71,7 @@ enum Event<U, F> {
     Look,
     /// Do not wait any longer: a reload, or the daemon stops.
     RetryNow,
+    /// No time is left: the grace is over, or the handle was dropped.
     Deadline,
 }
 
@@ -411,7 +412,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             () = tokio::time::sleep_until(deadline.unwrap_or(now + FAR)), if deadline.is_some() => Event::Deadline,
             result = join(&mut self.work) => Event::Worked(result),
             answer = answer(&mut self.call) => Event::Delivered(answer),
-            () = changed(&mut self.draining) => Event::RetryNow,
+            asked = self.draining.changed() => match asked {
+                Ok(()) => Event::RetryNow,
+                // The handle is gone, and with it whoever could ask for a drain.
+                Err(_) => Event::Deadline,
+            },
             () = self.retry_now.notified() => Event::RetryNow,
             () = tokio::time::sleep_until(timer) => Event::Look,
             () = changed(&mut self.watermark) => Event::Look,

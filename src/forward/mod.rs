@@ -113,7 +113,7 @@ pub enum SpawnError {
     Encoder { name: String, source: member::EncodeError },
 }
 
-/// A running uplink.
+/// A running uplink. Dropped, it stops at once, as a deadline that is reached; [`Handle::drain`] is the orderly way.
 #[derive(Debug)]
 pub struct Handle {
     watcher: Watcher,

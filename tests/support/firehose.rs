@@ -1,6 +1,7 @@
 //! A Firehose that enforces its limits and misbehaves on request.
 //!
 //! Speaks just enough HTTP/1.1 and the JSON protocol of `Firehose_20150804.PutRecordBatch`.
+#![allow(dead_code)]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
 //! Python tools from PyPI: moto (an emulator of AWS) and DuckDB.
+#![allow(dead_code)]
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
