@@ -1,4 +1,4 @@
-//! The stages that bring readings: the listener and the replays. They end before everything else.
+//! The stages that bring readings: the listener, external brokers and replays. They end before everything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,40 +19,44 @@ use crate::state::StateDir;
 const HURRY_EVERY: Duration = Duration::from_millis(50);
 
 /// The running sources.
+#[derive(Default)]
 pub(super) struct Intake {
     stages: Stages,
     stop: watch::Sender<bool>,
     listener: Option<mqtt::Handle>,
+    externals: Vec<mqtt::ExternalHandle>,
 }
 
 impl Intake {
     /// Binds the ports and starts all sources.
     pub async fn start(
         config: &Config,
+        gateway: &str,
         state: &StateDir,
         journal: &Journal,
         clock: &Arc<SystemClock>,
         registry: &mut Registry,
     ) -> Result<Self, GatewayError> {
-        let mut intake = Self { stages: Stages::default(), stop: watch::Sender::new(false), listener: None };
-        if config.mqtt.listener.enabled {
-            intake.listen(config, state, journal, clock, registry).await?;
+        let mut intake = Self::default();
+        if config.mqtt.listener.enabled || !config.mqtt.externals.is_empty() {
+            intake.start_mqtt(config, gateway, state, journal, clock, registry).await?;
         }
-        let metrics = replay::Metrics::default();
         if !config.replay.is_empty() {
+            let metrics = replay::Metrics::default();
             metrics.register(registry);
-        }
-        for replay in &config.replay {
-            let (replay, journal, clock) = (replay.clone(), journal.clone(), clock.clone());
-            let (metrics, stop) = (metrics.clone(), intake.stop.subscribe());
-            intake.stages.start("replay", play(replay, journal, clock, metrics, stop));
+            for replay in &config.replay {
+                let (replay, journal, clock) = (replay.clone(), journal.clone(), clock.clone());
+                let (metrics, stop) = (metrics.clone(), intake.stop.subscribe());
+                intake.stages.start("replay", play(replay, journal, clock, metrics, stop));
+            }
         }
         Ok(intake)
     }
 
-    async fn listen(
+    async fn start_mqtt(
         &mut self,
         config: &Config,
+        gateway: &str,
         state: &StateDir,
         journal: &Journal,
         clock: &Arc<SystemClock>,
@@ -62,24 +66,39 @@ impl Intake {
             GatewayError::Mapping(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
         mappings.metrics().register(registry);
-        let deps = mqtt::Deps {
-            journal: journal.clone(),
-            clock: clock.clone(),
-            mappings: Arc::new(mappings),
-            state_dir: state.path().to_owned(),
-        };
-        let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
-        let handle = listener.handle();
-        handle.metrics().register(registry);
-        for (address, encrypted) in [(handle.local_addr(), false), (handle.tls_addr(), true)] {
-            if let Some(address) = address {
-                tracing::info!(%address, encrypted, "MQTT listener");
+        let mappings = Arc::new(mappings);
+        let mut metrics = mqtt::Metrics::default();
+        if config.mqtt.listener.enabled {
+            let deps = mqtt::Deps {
+                journal: journal.clone(),
+                clock: clock.clone(),
+                mappings: mappings.clone(),
+                state_dir: state.path().to_owned(),
+            };
+            let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
+            let handle = listener.handle();
+            metrics = handle.metrics();
+            for (address, encrypted) in [(handle.local_addr(), false), (handle.tls_addr(), true)] {
+                if let Some(address) = address {
+                    tracing::info!(%address, encrypted, "MQTT listener");
+                }
             }
+            self.listener = Some(handle);
+            self.stages.start("listener", listener.run(self.stop.subscribe(), config.gateway.shutdown_grace));
         }
-        self.listener = Some(handle);
-        let (stop, grace) = (self.stop.subscribe(), config.gateway.shutdown_grace);
-        self.stages.start("listener", listener.run(stop, grace));
+        metrics.register(registry);
+        for settings in &config.mqtt.externals {
+            let (journal, clock, mappings) = (journal.clone(), clock.clone(), mappings.clone());
+            let external =
+                mqtt::External::new(settings, gateway, journal, clock, mappings, metrics.clone())?;
+            self.externals.push(external.handle());
+            self.stages.start("external broker", external.run(self.stop.subscribe()));
+        }
         Ok(())
+    }
+
+    pub fn externals(&self) -> Vec<mqtt::ExternalHandle> {
+        self.externals.clone()
     }
 
     pub fn listener(&self) -> Option<mqtt::Handle> {

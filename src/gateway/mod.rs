@@ -64,6 +64,8 @@ pub enum GatewayError {
     Control { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Listener(#[from] mqtt::BindError),
+    #[error(transparent)]
+    External(#[from] mqtt::ExternalError),
     #[error("the mapping table: {0}")]
     Mapping(String),
     #[error(transparent)]
@@ -172,7 +174,7 @@ impl Gateway {
             uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
         }
 
-        let intake = Intake::start(&config, &setup.state, &journal, &clock, &mut registry).await?;
+        let intake = Intake::start(&config, &id, &setup.state, &journal, &clock, &mut registry).await?;
 
         let sources = Arc::new(Sources {
             gateway: id,
@@ -182,6 +184,7 @@ impl Gateway {
             clock: clock.clone(),
             journal: journal.clone(),
             listener: intake.listener(),
+            externals: intake.externals(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
         });
         let (asking, calls) = mpsc::channel(MOST_CALLS);

@@ -29,6 +29,7 @@ pub struct Status {
     /// Left out when no port is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<mqtt::Status>,
+    pub external_brokers: Vec<mqtt::ExternalStatus>,
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
@@ -52,6 +53,7 @@ impl Status {
         if let Some(listener) = &mut self.listener {
             listener.refused.clear();
         }
+        self.external_brokers.iter_mut().for_each(|broker| broker.refused.clear());
         self
     }
 }
@@ -65,6 +67,7 @@ pub struct Sources {
     pub clock: Arc<SystemClock>,
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
+    pub externals: Vec<mqtt::ExternalHandle>,
     pub uplinks: Vec<forward::Watcher>,
 }
 
@@ -83,6 +86,7 @@ impl Sources {
             process: process::usage(),
             journal: self.journal.status(),
             listener: self.listener.as_ref().map(mqtt::Handle::status),
+            external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
             left_behind: self.left_behind(),
         }
