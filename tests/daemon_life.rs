@@ -189,7 +189,7 @@ fn a_stop_delivers_what_was_acknowledged() {
 
 #[test]
 fn the_pages_answer_and_tell_no_payload() {
-    let mut daemon = Daemon::start("");
+    let daemon = Daemon::start("");
     publish(daemon.mqtt, "hr/strap-1", "heart at 71 or so");
     assert!(daemon.get("/health").starts_with("HTTP/1.1 200"));
     let metrics = daemon.get("/metrics");
@@ -206,7 +206,7 @@ fn the_pages_answer_and_tell_no_payload() {
 
 #[test]
 fn two_daemons_do_not_share_a_state_directory() {
-    let mut daemon = Daemon::start("");
+    let daemon = Daemon::start("");
     let (code, _, err) = daemon.command(&["run"]);
     assert_eq!(code, 69);
     assert!(err.contains(&format!("another fogbeat (process {})", daemon.child.id())), "{err}");
@@ -259,7 +259,7 @@ fn an_uplink_that_left_the_configuration_keeps_its_place_until_it_is_forgotten()
         let path = dir.path().join(name);
         format!("[[uplink]]\nkind = \"directory\"\nname = \"{name}\"\npath = \"{}\"\n", path.display())
     };
-    let mut daemon = Daemon::start(&format!("{}{}", lake("first"), lake("second")));
+    let daemon = Daemon::start(&format!("{}{}", lake("first"), lake("second")));
     let (code, _, err) = daemon.command(&["uplink", "forget", "second"]);
     assert_eq!(code, 69);
     assert!(err.contains("is configured"), "{err}");
