@@ -61,7 +61,10 @@ impl Day {
         for (n, strap) in self.straps.iter_mut().enumerate() {
             while let Some(sent) = strap.next_if(|sent| sent.at_ms < until) {
                 // 2 to 17 ms on the air and through the network.
-                self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                self.noise = self
+                    .noise
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let arrived = sent.at_ms + 2 + (self.noise >> 60);
                 let json = self.kind == Kind::StampedJson;
                 let unit = if json { RrUnit::Millis } else { RrUnit::Ticks };
@@ -147,7 +150,9 @@ fn option(name: &str) -> Option<String> {
 async fn main() {
     let hours = option("--hours").map_or(24, |hours| hours.parse().expect("--hours: a number"));
     let base = option("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    println!("| {STRAPS} straps, recorded hearts | encoded, blocks of 1,000 | encoding | {hours} h at one commit a second: disk blocks |");
+    println!(
+        "| {STRAPS} straps, recorded hearts | encoded, blocks of 1,000 | encoding | {hours} h at one commit a second: disk blocks |"
+    );
     println!("|---|---|---|---|");
     for (name, kind) in [("raw 0x2A37", Kind::Raw), ("JSON with stamps", Kind::StampedJson)] {
         let (encoded, nanos) = blocks(kind);

@@ -80,10 +80,7 @@ mod tests {
         puback(&mut out, Version::V5, 0x0102, Ack::Refused(Reason::PayloadFormat));
         pubrec(&mut out, Version::V5, 3, Ack::Refused(Reason::NotAReading));
         pubcomp(&mut out, Version::V5, 4, false);
-        assert_eq!(
-            &out[..],
-            [0x40, 2, 1, 2, 0x40, 3, 1, 2, 0x99, 0x50, 2, 0, 3, 0x70, 3, 0, 4, 0x92]
-        );
+        assert_eq!(&out[..], [0x40, 2, 1, 2, 0x40, 3, 1, 2, 0x99, 0x50, 2, 0, 3, 0x70, 3, 0, 4, 0x92]);
         assert!(Ack::Refused(Reason::PayloadFormat).ends_qos2(Version::V5));
         assert!(!Ack::Refused(Reason::PayloadFormat).ends_qos2(Version::V4));
     }

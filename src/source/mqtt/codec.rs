@@ -5,8 +5,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rumqttd::protocol::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, DisconnectReasonCode, LastWill, LastWillProperties, Packet,
-    Protocol, QoS, RetainForwardRule, v4::V4, v5::V5,
+    ConnAck, ConnAckProperties, ConnectReturnCode, DisconnectReasonCode, LastWill, LastWillProperties,
+    Packet, Protocol, QoS, RetainForwardRule, v4::V4, v5::V5,
 };
 
 use super::message::{Head, Message, Origin, put_varint};
@@ -48,8 +48,7 @@ pub(crate) struct Will {
 impl Will {
     pub(crate) fn message(&self, origin: Origin, uptime_ms: u64) -> Message {
         let expires = self.expiry.map_or(0, |s| uptime_ms + u64::from(s) * 1000);
-        let head =
-            Head { qos: self.qos, retain: self.retain, origin, expires, properties: &self.properties };
+        let head = Head { qos: self.qos, retain: self.retain, origin, expires, properties: &self.properties };
         Message::new(&self.topic, &self.payload, head)
     }
 }
@@ -118,7 +117,8 @@ pub(crate) fn read_connect(frame: Frame<'_>, bytes: &[u8]) -> Result<Connect, Ba
         }
         _ => return Err(BadConnect::Malformed(Malformed::Contents)),
     };
-    let Ok(Packet::Connect(connect, properties, will, will_properties, login)) = decode(version, bytes) else {
+    let Ok(Packet::Connect(connect, properties, will, will_properties, login)) = decode(version, bytes)
+    else {
         return Err(BadConnect::Malformed(Malformed::Contents));
     };
     let session_expiry = match (version, &properties) {
@@ -325,8 +325,7 @@ pub(crate) struct Welcome {
 }
 
 pub(crate) fn write_connack(out: &mut BytesMut, version: Version, welcome: Welcome) {
-    let connack =
-        ConnAck { session_present: welcome.session_present, code: ConnectReturnCode::Success };
+    let connack = ConnAck { session_present: welcome.session_present, code: ConnectReturnCode::Success };
     let written = match version {
         Version::V4 => V4.write(Packet::ConnAck(connack, None), out),
         Version::V5 => {
@@ -403,10 +402,15 @@ mod tests {
     #[test]
     fn connects_of_both_versions() {
         let v4 = connect(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01a").unwrap();
-        assert_eq!((v4.version, v4.client_id.as_str(), v4.keep_alive, v4.clean), (Version::V4, "a", 60, true));
-        let v5 = connect(b"\x10\x19\0\x04MQTT\x05\x00\0\0\x0b\x11\0\0\0\x0a\x27\0\0\x01\0\x21\0\x05\0\0").err();
+        assert_eq!(
+            (v4.version, v4.client_id.as_str(), v4.keep_alive, v4.clean),
+            (Version::V4, "a", 60, true)
+        );
+        let v5 =
+            connect(b"\x10\x19\0\x04MQTT\x05\x00\0\0\x0b\x11\0\0\0\x0a\x27\0\0\x01\0\x21\0\x05\0\0").err();
         assert!(v5.is_some(), "a property length that does not fit");
-        let v5 = connect(b"\x10\x1a\0\x04MQTT\x05\x00\0\0\x0d\x11\0\0\0\x0a\x27\0\0\x01\0\x21\0\x05\0\0").unwrap();
+        let v5 =
+            connect(b"\x10\x1a\0\x04MQTT\x05\x00\0\0\x0d\x11\0\0\0\x0a\x27\0\0\x01\0\x21\0\x05\0\0").unwrap();
         assert_eq!((v5.session_expiry, v5.max_packet, v5.receive_maximum), (10, 256, 5));
     }
 

@@ -61,7 +61,9 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 enum End {
     /// DISCONNECT.
-    Graceful { with_will: bool },
+    Graceful {
+        with_will: bool,
+    },
     /// The socket is closed or broken.
     Lost,
     Malformed(Malformed),
@@ -378,13 +380,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Err(_) => Some(End::Router),
                 }
             }
-            Control::Unsubscribe(pkid, filters) => match self.session.subscriber.unsubscribe(&filters).await {
-                Ok(codes) => {
-                    codec::write_unsuback(&mut self.out, version, pkid, &codes);
-                    None
+            Control::Unsubscribe(pkid, filters) => {
+                match self.session.subscriber.unsubscribe(&filters).await {
+                    Ok(codes) => {
+                        codec::write_unsuback(&mut self.out, version, pkid, &codes);
+                        None
+                    }
+                    Err(_) => Some(End::Router),
                 }
-                Err(_) => Some(End::Router),
-            },
+            }
             Control::Disconnect { with_will, session_expiry } => {
                 if let Some(seconds) = session_expiry
                     && self.terms.keep_session != Some(Duration::ZERO)

@@ -127,7 +127,13 @@ impl Subscriber {
 
     /// A session goes on with a new connection: its subscriptions are made again if the router was replaced
     /// meanwhile, and what was in flight is sent again.
-    pub(crate) async fn resume(&mut self, hub: &Hub, client: Client, out: &mut BytesMut, now: u64) -> Result<(), HubError> {
+    pub(crate) async fn resume(
+        &mut self,
+        hub: &Hub,
+        client: Client,
+        out: &mut BytesMut,
+        now: u64,
+    ) -> Result<(), HubError> {
         if !self.subscriptions.is_empty() && !self.link.as_ref().is_some_and(Link::alive) {
             self.link = None;
             let mut link = hub.attach().await?;
@@ -183,11 +189,26 @@ impl Subscriber {
     }
 
     /// Writes a message from the router.
-    pub(crate) fn deliver(&mut self, name: &Bytes, envelope: &Bytes, client: Client, out: &mut BytesMut, now: u64) {
+    pub(crate) fn deliver(
+        &mut self,
+        name: &Bytes,
+        envelope: &Bytes,
+        client: Client,
+        out: &mut BytesMut,
+        now: u64,
+    ) {
         self.write(name, envelope, client, out, now, false);
     }
 
-    fn write(&mut self, inside: &Bytes, envelope: &Bytes, client: Client, out: &mut BytesMut, now: u64, retained: bool) {
+    fn write(
+        &mut self,
+        inside: &Bytes,
+        envelope: &Bytes,
+        client: Client,
+        out: &mut BytesMut,
+        now: u64,
+        retained: bool,
+    ) {
         let name = client_topic(inside);
         let Some(opened) = message::open(envelope) else { return };
         let Ok(text) = std::str::from_utf8(&name) else { return };

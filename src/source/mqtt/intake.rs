@@ -307,7 +307,7 @@ fn decode(
             let (cause, reason) = if full.get() {
                 ("too_many_devices", Reason::TooManyDevices)
             } else {
-                (error.cause(), Reason::PayloadFormat)
+                (error.cause.as_str(), Reason::PayloadFormat)
             };
             Metrics::count(&means.metrics.unreadable, cause);
             means.ring.push(means.now.wall_ms, means.client_id, name, publish.payload, cause);

@@ -60,7 +60,9 @@ pub struct Deps {
 pub enum BindError {
     #[error("mqtt.listener.{key} = {address}: {source}")]
     Port { key: &'static str, address: SocketAddr, source: io::Error },
-    #[error("mqtt.listener.anonymous = true is only allowed on a loopback address, and bind is {0}: add devices with `fogbeat device add` instead")]
+    #[error(
+        "mqtt.listener.anonymous = true is only allowed on a loopback address, and bind is {0}: add devices with `fogbeat device add` instead"
+    )]
     Anonymous(SocketAddr),
     #[error("mqtt.listener.tls: {0}")]
     Tls(#[from] TlsError),
@@ -170,7 +172,8 @@ impl Listener {
         if settings.anonymous && !settings.bind.ip().is_loopback() {
             return Err(BindError::Anonymous(settings.bind));
         }
-        let acceptor = settings.tls.as_ref().map(|tls| tls::acceptor(tls).map(|a| (tls.bind, a))).transpose()?;
+        let acceptor =
+            settings.tls.as_ref().map(|tls| tls::acceptor(tls).map(|a| (tls.bind, a))).transpose()?;
         let users = Users::open(&deps.state_dir)?;
         let plain = listen("bind", settings.bind).await?;
         let tls = match acceptor {
@@ -304,7 +307,8 @@ async fn welcome(
             let certificates = stream.get_ref().1.peer_certificates();
             let certificate = certificates.and_then(|c| c.first()).and_then(tls::certificate_name);
             let (read, write) = tokio::io::split(stream);
-            begin(shared, read, write, Came { anonymous: false, certificate, slot, deadline }, shutdown).await;
+            begin(shared, read, write, Came { anonymous: false, certificate, slot, deadline }, shutdown)
+                .await;
         }
     }
 }
@@ -319,8 +323,13 @@ struct Came {
     deadline: tokio::time::Instant,
 }
 
-async fn begin<R, W>(shared: Arc<Shared>, mut read: R, mut write: W, came: Came, shutdown: watch::Receiver<bool>)
-where
+async fn begin<R, W>(
+    shared: Arc<Shared>,
+    mut read: R,
+    mut write: W,
+    came: Came,
+    shutdown: watch::Receiver<bool>,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
@@ -382,7 +391,11 @@ enum First {
 }
 
 /// Reads the CONNECT; what follows it stays in `inbuf`.
-async fn first_packet<R: AsyncRead + Unpin>(read: &mut R, inbuf: &mut BytesMut, shared: &Shared) -> Result<Connect, First> {
+async fn first_packet<R: AsyncRead + Unpin>(
+    read: &mut R,
+    inbuf: &mut BytesMut,
+    shared: &Shared,
+) -> Result<Connect, First> {
     let most = shared.limits.packet_size.min(CONNECT_MOST);
     loop {
         let packet = frame(inbuf, most).map_err(|e| First::Bad(BadConnect::Malformed(e)))?;
@@ -403,8 +416,13 @@ async fn first_packet<R: AsyncRead + Unpin>(read: &mut R, inbuf: &mut BytesMut, 
     }
 }
 
-async fn refuse<R, W>(shared: &Shared, read: &mut R, write: &mut W, version: Option<Version>, refusal: Refusal)
-where
+async fn refuse<R, W>(
+    shared: &Shared,
+    read: &mut R,
+    write: &mut W,
+    version: Option<Version>,
+    refusal: Refusal,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {

@@ -46,8 +46,16 @@ impl Metrics {
         r.register("connections", "Open MQTT connections", self.connections.clone());
         r.register("connections_accepted", "TCP connections taken", self.accepted.clone());
         r.register("connects_refused", "CONNECTs turned away, by cause", self.refused_connects.clone());
-        r.register("malformed", "Connections closed for a malformed packet, by cause", self.malformed.clone());
-        r.register("takeovers", "Connections closed because their client connected anew", self.takeovers.clone());
+        r.register(
+            "malformed",
+            "Connections closed for a malformed packet, by cause",
+            self.malformed.clone(),
+        );
+        r.register(
+            "takeovers",
+            "Connections closed because their client connected anew",
+            self.takeovers.clone(),
+        );
         r.register("timeouts", "Connections closed for silence or for not reading", self.timeouts.clone());
         r.register("publishes", "PUBLISH packets taken in", self.publishes.clone());
         r.register("readings", "Readings handed to the journal", self.readings.clone());
@@ -62,7 +70,15 @@ impl Metrics {
         let help = "Messages not given to local subscribers because they are too slow or too many";
         r.register("relay_dropped", help, self.relay_dropped.clone());
         r.register("router_restarts", "Routers that died and were replaced", self.router_restarts.clone());
-        r.register("external_messages", "Messages taken from external brokers", self.external_messages.clone());
-        r.register("external_reconnects", "Connections to external brokers", self.external_reconnects.clone());
+        r.register(
+            "external_messages",
+            "Messages taken from external brokers",
+            self.external_messages.clone(),
+        );
+        r.register(
+            "external_reconnects",
+            "Connections to external brokers",
+            self.external_reconnects.clone(),
+        );
     }
 }

@@ -80,7 +80,8 @@ mod tests {
         for own in ["hr/strap-1", "hr/strap-1/raw", "strap-1/hr", "strap-1/"] {
             assert_eq!(permissions.publish(own), Permission::Own, "{own}");
         }
-        for other in ["hr/strap-2", "hr/strap-10", "strap-10/hr", "strap-1", "hr", "x/strap-1", "hr//strap-1"] {
+        for other in ["hr/strap-2", "hr/strap-10", "strap-10/hr", "strap-1", "hr", "x/strap-1", "hr//strap-1"]
+        {
             assert_eq!(permissions.publish(other), Permission::Denied, "{other}");
         }
     }

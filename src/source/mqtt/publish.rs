@@ -300,7 +300,8 @@ mod tests {
     #[test]
     fn properties_are_read_and_skipped() {
         let mut body = b"\0\x00\0\x07".to_vec();
-        let properties = b"\x01\x01\x02\0\0\0\x3c\x23\0\x05\x26\0\x01k\0\x01v\x26\0\x01k\0\x01v\x03\0\x04text";
+        let properties =
+            b"\x01\x01\x02\0\0\0\x3c\x23\0\x05\x26\0\x01k\0\x01v\x26\0\x01k\0\x01v\x03\0\x04text";
         body.push(properties.len() as u8);
         body.extend_from_slice(properties);
         body.extend_from_slice(b"72");

@@ -81,7 +81,9 @@ impl Inner {
 fn text(bytes: &[u8], cut: bool) -> Option<String> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
-        Err(e) if cut && e.error_len().is_none() => std::str::from_utf8(bytes.get(..e.valid_up_to())?).ok()?,
+        Err(e) if cut && e.error_len().is_none() => {
+            std::str::from_utf8(bytes.get(..e.valid_up_to())?).ok()?
+        }
         Err(_) => return None,
     };
     (!text.chars().any(char::is_control)).then(|| text.to_owned())

@@ -117,7 +117,8 @@ impl Hub {
             topics,
             metrics,
         });
-        let relay = Relay { shared: Arc::clone(&shared), link: None, topics: HashSet::new(), probed: Instant::now() };
+        let relay =
+            Relay { shared: Arc::clone(&shared), link: None, topics: HashSet::new(), probed: Instant::now() };
         std::thread::Builder::new().name("mqtt-relay".to_owned()).spawn(move || relay.run(&batches))?;
         Ok(Self { shared, queue })
     }
@@ -433,7 +434,9 @@ impl Relay {
         locked(&self.shared.links).left.clear();
         self.shared.generation.send_modify(|generation| *generation += 1);
         self.shared.metrics.router_restarts.inc();
-        tracing::warn!("the MQTT router for local subscribers died and was replaced; they have to connect again");
+        tracing::warn!(
+            "the MQTT router for local subscribers died and was replaced; they have to connect again"
+        );
     }
 }
 

@@ -154,7 +154,8 @@ impl Registry {
         if slots.values().filter_map(parked).count() <= self.parked {
             return;
         }
-        let oldest = slots.iter().filter_map(|(owner, slot)| Some((parked(slot)?, owner))).min_by_key(|(at, _)| *at);
+        let oldest =
+            slots.iter().filter_map(|(owner, slot)| Some((parked(slot)?, owner))).min_by_key(|(at, _)| *at);
         if let Some(owner) = oldest.map(|(_, owner)| owner.clone()) {
             slots.remove(&owner);
         }
@@ -181,7 +182,9 @@ mod tests {
         let (orders, _keep) = mpsc::channel(ORDERS);
         assert!(matches!(registry.claim(&owner("a"), 1, orders.clone()), Found::Nothing));
         registry.leave(&owner("a"), 1, marked(7), None).unwrap();
-        let Found::Session(session) = registry.claim(&owner("a"), 2, orders.clone()) else { panic!("parked") };
+        let Found::Session(session) = registry.claim(&owner("a"), 2, orders.clone()) else {
+            panic!("parked")
+        };
         assert!(session.awaiting_release.contains_key(&7));
         registry.leave(&owner("a"), 2, *session, Some(Duration::ZERO)).unwrap();
         assert!(matches!(registry.claim(&owner("a"), 3, orders), Found::Nothing), "a clean session ends");

@@ -55,8 +55,7 @@ pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|e| file(path, &e))?.collect();
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| file(path, &e))?.collect();
     let all = all.map_err(|e| file(path, &e))?;
     if all.is_empty() { Err(file(path, &"there is no certificate in it")) } else { Ok(all) }
 }

@@ -77,11 +77,17 @@ pub struct Listed {
 pub enum UsersError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{path} cannot be read: {reason}; restore it from a backup, or remove it and add the devices again")]
+    #[error(
+        "{path} cannot be read: {reason}; restore it from a backup, or remove it and add the devices again"
+    )]
     Damaged { path: PathBuf, reason: String },
-    #[error("device name {0:?}: 1 to 64 characters, none of / + #, no leading $, no control characters, and not \"hr\"")]
+    #[error(
+        "device name {0:?}: 1 to 64 characters, none of / + #, no leading $, no control characters, and not \"hr\""
+    )]
     Name(String),
-    #[error("topic filter {0:?} is not valid: levels are separated by /, + stands for one, # at the end for all below")]
+    #[error(
+        "topic filter {0:?} is not valid: levels are separated by /, + stands for one, # at the end for all below"
+    )]
     Filter(String),
     #[error("device {0:?} exists already: remove it first to make a new secret")]
     Exists(String),
@@ -106,7 +112,13 @@ impl Store {
     ///
     /// # Errors
     /// An invalid name or filter, a name that exists, or a file that cannot be read or written.
-    pub fn add(&self, name: &str, publish: &[String], subscribe: &[String], now: i64) -> Result<String, UsersError> {
+    pub fn add(
+        &self,
+        name: &str,
+        publish: &[String],
+        subscribe: &[String],
+        now: i64,
+    ) -> Result<String, UsersError> {
         valid_name(name)?;
         if let Some(bad) = publish.iter().chain(subscribe).find(|filter| !topic::valid_filter(filter)) {
             return Err(UsersError::Filter(bad.clone()));
@@ -256,7 +268,10 @@ impl Users {
         let store = Store::new(state_dir);
         let seen = store.look();
         let known = known(store.load()?);
-        Ok(Self { store, state: Mutex::new(State { looked: Instant::now(), seen, known, removed: HashSet::new() }) })
+        Ok(Self {
+            store,
+            state: Mutex::new(State { looked: Instant::now(), seen, known, removed: HashSet::new() }),
+        })
     }
 
     /// The device, if the secret is its own.
@@ -308,7 +323,9 @@ impl Users {
                     }
                 }
             }
-            Err(error) => tracing::warn!(%error, "the device store changed and cannot be read; the old one stays in force"),
+            Err(error) => {
+                tracing::warn!(%error, "the device store changed and cannot be read; the old one stays in force")
+            }
         }
     }
 }
