@@ -18,6 +18,12 @@ use tokio::task::JoinHandle;
 
 pub struct TestClock(Instant);
 
+impl TestClock {
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
 impl Clock for TestClock {
     fn now(&self) -> Stamp {
         let uptime_ms = self.0.elapsed().as_millis() as u64 + 1000;
@@ -43,7 +49,7 @@ pub fn settings() -> config::Listener {
 }
 
 pub async fn try_start(dir: tempfile::TempDir, settings: &config::Listener) -> Result<Gateway, BindError> {
-    let clock: Arc<dyn Clock> = Arc::new(TestClock(Instant::now()));
+    let clock: Arc<dyn Clock> = Arc::new(TestClock::new());
     let journal_settings = config::Journal { commit_interval: Duration::ZERO, ..config::Journal::default() };
     let (journal, driver, _) =
         Journal::open(&journal_settings, dir.path(), Arc::clone(&clock), Arc::new(RealDisk)).unwrap();
