@@ -1,5 +1,13 @@
 //! Clients that others wrote: rumqttc, and Mosquitto's where they are installed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
 mod mqtt;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +18,7 @@ use std::time::{Duration, Instant};
 use fogbeat::config;
 use fogbeat::source::mqtt::{External, Metrics};
 use mqtt::{Gateway, eventually, path_of, settings, start, try_start};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::sync::watch;
 
 struct Files {
@@ -23,6 +31,7 @@ struct Files {
 
 fn certificates(dir: &Path) -> Files {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "fogbeat test CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let issue = |name: &str| {

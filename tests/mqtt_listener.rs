@@ -1,5 +1,13 @@
 //! The MQTT listener over real sockets, byte by byte.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
 mod mqtt;
 
 use std::time::Duration;
