@@ -41,6 +41,8 @@ const STALL: Duration = Duration::from_millis(50);
 const PROVEN: Duration = Duration::from_millis(10);
 /// Longest time between two looks at the clock of a quiet connection.
 const QUIET: Duration = Duration::from_secs(3600);
+/// How long messages of a connection that is over wait to become durable for local subscribers.
+const AFTERLIFE: Duration = Duration::from_secs(60);
 /// How long a closing connection may take to write its last bytes, and to be read empty.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -97,6 +99,8 @@ pub(crate) struct Connection<R, W> {
     read: R,
     write: W,
     inbuf: BytesMut,
+    /// Bytes a read may bring.
+    read_size: usize,
     out: BytesMut,
     shared: Arc<Shared>,
     terms: Terms,
@@ -134,6 +138,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             write,
             more: !inbuf.is_empty(),
             inbuf,
+            read_size: READ_FIRST,
             out,
             shared,
             terms,
@@ -167,7 +172,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut durable = self.shared.journal.watch_durable();
         let mut generation = self.shared.hub.generation();
         generation.mark_unchanged();
-        let mut draining = *shutdown.borrow_and_update();
+        let mut draining = false;
+        // Kept registered: made anew in every turn it would cost a lock each.
+        let stop = async { drop(shutdown.wait_for(|stop| *stop).await) };
+        tokio::pin!(stop);
         let timer = tokio::time::sleep_until(self.deadline());
         tokio::pin!(timer);
         loop {
@@ -197,14 +205,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let may_deliver =
                 !draining && self.out.len() < WRITE_MOST && self.session.subscriber.ready(self.terms.client);
             if may_read {
-                self.make_room();
+                // Moves what is left to the buffer's start when the rest of it is too short.
+                self.inbuf.reserve(self.read_size);
             }
             tokio::select! {
                 read = self.read.read_buf(&mut self.inbuf), if may_read => match read {
                     Ok(0) | Err(_) => return End::Lost,
-                    Ok(_) => {
+                    Ok(n) => {
                         self.last_read = Instant::now();
                         self.more = true;
+                        if n >= self.read_size {
+                            self.read_size = (self.read_size * 2).min(READ_MOST);
+                        }
                     }
                 },
                 changed = durable.changed(), if !self.pending.is_empty() => {
@@ -237,12 +249,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Some(Order::Yield(give)) => return End::TakenOver(give),
                     Some(Order::Revoked) | None => return End::Revoked,
                 },
-                _ = generation.changed() => {
+                _ = generation.changed(), if self.session.subscriber.linked() => {
                     if self.session.subscriber.orphaned() {
                         return End::Router;
                     }
                 },
-                _ = shutdown.changed(), if !draining => draining = true,
+                () = &mut stop, if !draining => draining = true,
                 () = &mut timer => {
                     if let Some(end) = self.on_timer() {
                         return end;
@@ -259,13 +271,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // MQTT 5 was told the limit, so exceeding it is an error that has to be seen.
         let answers = self.terms.client.version == Version::V5 || self.unanswered < in_flight;
         answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
-    }
-
-    fn make_room(&mut self) {
-        if self.inbuf.capacity() == self.inbuf.len() {
-            let more = self.inbuf.len().clamp(READ_FIRST, READ_MOST);
-            self.inbuf.reserve(more);
-        }
     }
 
     /// Takes in the complete packets of the buffer; what they stage is appended at once.
@@ -309,6 +314,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             ring: &self.shared.ring,
             permissions: &self.terms.permissions,
             client_id: &self.terms.owner.client_id,
+            version,
             origin: self.terms.client.origin,
             now: self.shared.clock.now(),
             exchanges: in_flight,
@@ -528,11 +534,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         drop(self.write);
         drop(self.read);
 
+        let give_up = Instant::now() + AFTERLIFE;
         let mut messages: Vec<Message> = Vec::new();
         for pending in self.pending {
             let Some(message) = pending.message else { continue };
             if let Wait::Stored(ticket) = pending.wait {
-                self.shared.journal.wait(ticket).await;
+                let stored = self.shared.journal.wait(ticket);
+                if tokio::time::timeout_at(give_up, stored).await.is_err() {
+                    self.shared.metrics.relay_dropped.inc();
+                    continue;
+                }
             }
             messages.push(*message);
         }

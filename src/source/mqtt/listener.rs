@@ -33,7 +33,7 @@ use super::router::Hub;
 use super::session::{Found, ORDERS, Owner, Registry, Session};
 use super::tls::{self, TlsError};
 use super::topic;
-use super::users::{User, Users, UsersError};
+use super::users::{User, Users, UsersError, valid_name};
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::Journal;
@@ -44,6 +44,8 @@ const HANDOVER: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(2);
 /// Wait after a failed accept (out of descriptors): the failure would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Room for an ordinary CONNECT.
+const CONNECT_FIRST: usize = 512;
 /// Largest CONNECT: nothing bigger is held for a peer that has not shown who it is.
 const CONNECT_MOST: usize = 16 << 10;
 
@@ -247,6 +249,7 @@ impl Listener {
             let slot = Arc::clone(&slots).try_acquire_owned().ok();
             // Those beyond the limit are told so, but only as many as there may be connections.
             if slot.is_none() && connections.len() >= shared.limits.connections * 2 {
+                Metrics::count(&shared.metrics.refused_connects, Refusal::TooMany.cause());
                 continue;
             }
             connections.spawn(welcome(Arc::clone(&shared), stream, acceptor, slot, shutdown.clone()));
@@ -333,7 +336,7 @@ async fn begin<R, W>(
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut inbuf = BytesMut::new();
+    let mut inbuf = BytesMut::with_capacity(CONNECT_FIRST);
     let first = tokio::time::timeout_at(came.deadline, first_packet(&mut read, &mut inbuf, &shared)).await;
     let mut out = BytesMut::new();
     let connect = match first {
@@ -503,7 +506,7 @@ fn authenticate(shared: &Shared, connect: &Connect, came: &Came) -> Result<Permi
             shared.users.verify(name, secret).map(Permissions::Device).ok_or(Refusal::Credentials)
         }
         // The CA vouches for the name; a user name beside it must be the same.
-        (login, Some(name)) if login.as_ref().is_none_or(|(user, _)| user == name) => {
+        (login, Some(name)) if valid_name(name) && login.as_ref().is_none_or(|(user, _)| user == name) => {
             let granted = shared.users.get(name);
             Ok(Permissions::Device(granted.unwrap_or_else(|| Arc::new(User::plain(name)))))
         }
