@@ -1,5 +1,5 @@
 //! A listener in this process, with a real journal below it, and a client that sends exactly the bytes it is told.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "the helpers serve several test files")]
 
 use std::net::SocketAddr;
 use std::path::Path;
