@@ -30,14 +30,14 @@ use tokio::task::JoinHandle;
 
 pub use driver::Drained;
 pub use member::Member;
-pub use status::{Metrics, State, Status};
+pub use status::{Metrics, State, Status, Watcher};
 
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
 use driver::Driver;
 use feed::JournalFeed;
-use status::{Board, Watcher};
+use status::Board;
 
 /// What an uplink can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,2 +1,3 @@
 //! Where readings come from.
 pub mod mqtt;
+pub mod replay;
