@@ -1,4 +1,5 @@
 //! The decoders against payloads of real devices and the vectors of other implementations.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use fogbeat::reading::advert::{self, FrameFilter, PolarBroadcast};
 use fogbeat::reading::hrm::{self, BodyLocation, HrmError};

@@ -1,4 +1,5 @@
 //! Every preset against the messages it is for.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use std::cell::RefCell;
 use std::path::Path;

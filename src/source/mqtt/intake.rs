@@ -10,6 +10,7 @@ use super::ack::Reason;
 use super::mapping::{DecodeContext, Mappings, Route};
 use super::message::{Message, Origin};
 use super::metrics::Metrics;
+use super::payload::Cause;
 use super::permission::{Permission, Permissions};
 use super::publish::{Malformed, Publish, Qos};
 use super::refused::Ring;
@@ -282,14 +283,13 @@ fn decode(
     readings: &mut Vec<Reading>,
 ) -> Outcome {
     let first = readings.len();
-    let full = std::cell::Cell::new(device.is_none() && route.topic_device().is_some());
+    let foreign = std::cell::Cell::new(false);
     let devices = |device: &str| {
         if own && means.permissions.name() != Some(device) {
+            foreign.set(true);
             return None;
         }
-        let id = means.journal.devices().intern(device);
-        full.set(full.get() || id.is_none());
-        id
+        means.journal.devices().intern(device)
     };
     let context =
         DecodeContext { arrival: means.now, topic_device: device, devices: &devices, source: Source::Mqtt };
@@ -304,10 +304,11 @@ fn decode(
         }
         Err(error) => {
             readings.truncate(first);
-            let (cause, reason) = if full.get() {
-                ("too_many_devices", Reason::TooManyDevices)
-            } else {
-                (error.cause(), Reason::PayloadFormat)
+            let (cause, reason) = match error.cause {
+                // In a topic of its own a device speaks for itself only.
+                _ if foreign.get() => ("foreign_device", Reason::PayloadFormat),
+                Cause::TooManyDevices => (error.cause.as_str(), Reason::TooManyDevices),
+                _ => (error.cause.as_str(), Reason::PayloadFormat),
             };
             Metrics::count(&means.metrics.unreadable, cause);
             means.ring.push(means.now.wall_ms, means.client_id, name, publish.payload, cause);

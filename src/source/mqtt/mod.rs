@@ -13,6 +13,7 @@ mod ack;
 mod codec;
 mod connection;
 mod delivery;
+mod external;
 mod intake;
 mod listener;
 pub mod mapping;
@@ -29,6 +30,7 @@ mod topic;
 pub mod users;
 
 pub use ack::{Ack, Reason};
+pub use external::{External, ExternalError, ExternalHandle, ExternalStatus};
 pub use listener::{BindError, Deps, Handle, Listener, Status};
 pub use metrics::Metrics;
 pub use refused::Refused;

@@ -12,7 +12,8 @@ pub(crate) enum Version {
     V5,
 }
 
-/// Quality of service.
+/// Quality of service, by the standard's names.
+#[allow(clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Qos {
     AtMostOnce = 0,

@@ -157,6 +157,44 @@ fn seconds_as_intervals() {
     assert_eq!(cause(&mappings, "t", r#"{"rr":832}"#), "out_of_range", "milliseconds by mistake");
 }
 
+/// The `config` crate keeps values in a form of its own; all kinds must come through it.
+#[test]
+fn the_configuration_crate_reads_every_key() {
+    let text = r#"
+        [[mapping]]
+        topic = "/health/+"
+        device = { pointer = "/userId", level = 2, name = "x" }
+        each = "/list"
+        bpm = "/heartRate"
+        rr = ["/a", "/b"]
+        rr_unit = "1/1024 s"
+        time = "/t"
+        time_unit = "yyyy-MM-dd HH:mm:ss"
+        contact = "/c"
+        energy_kj = "/e"
+        battery = "/bat"
+        rssi = "/rssi"
+        when = [{ pointer = "/k", equals = 3 }, { pointer = "/l", equals = true }, { pointer = "/m", present = false }]
+
+        [[mapping]]
+        topic = "b"
+        device = { name = "d" }
+        raw = { format = "manufacturer", encoding = "base64", pointer = "/v", company = 0x006B }
+    "#;
+    #[derive(serde::Deserialize)]
+    struct File {
+        mapping: Vec<MappingConfig>,
+    }
+    let source = ::config::File::from_str(text, ::config::FileFormat::Toml);
+    let loaded: File =
+        ::config::Config::builder().add_source(source).build().unwrap().try_deserialize().unwrap();
+    let read: File = toml::from_str(text).unwrap();
+    assert_eq!(loaded.mapping, read.mapping);
+    assert_eq!(loaded.mapping[0].when[0].equals, Some(Literal::Number(3.0)));
+    assert_eq!(loaded.mapping[0].when[1].equals, Some(Literal::Bool(true)));
+    Mappings::compile(&loaded.mapping, &[]).unwrap();
+}
+
 #[test]
 fn every_mistake_at_once() {
     let found = errors(
