@@ -94,13 +94,7 @@ impl Gateway {
 }
 
 fn uplink(name: &str, encoding: config::Encoding, kind: config::UplinkKind) -> config::Uplink {
-    config::Uplink {
-        name: Some(name.to_owned()),
-        encoding,
-        from: config::From::Oldest,
-        required: true,
-        kind,
-    }
+    config::Uplink { name: Some(name.to_owned()), encoding, from: config::From::Oldest, required: true, kind }
 }
 
 /// A directory uplink that writes to `path`.
@@ -155,7 +149,11 @@ async fn a_restart_goes_on_where_it_stood_and_accounts_for_the_generation() {
     for run in 1..=2 {
         let gateway = Gateway::start(state.path());
         gateway.store(5_000).await;
-        let handle = gateway.uplink(state.path(), &lake_at(&state.path().join("lake"), Encoding::Gzip), Duration::from_millis(20));
+        let handle = gateway.uplink(
+            state.path(),
+            &lake_at(&state.path().join("lake"), Encoding::Gzip),
+            Duration::from_millis(20),
+        );
         if run == 1 {
             // Left without a drain.
             while handle.status().delivered_readings < 5_000 {
@@ -187,7 +185,11 @@ async fn a_dead_uplink_holds_nobody_back_and_loses_nothing() {
     };
     let dead = uplink("firehose", Encoding::Gzip, config::UplinkKind::Firehose(dead));
     let dead = gateway.uplink(state.path(), &dead, Duration::from_millis(20));
-    let alive = gateway.uplink(state.path(), &lake_at(&state.path().join("lake"), Encoding::Gzip), Duration::from_millis(20));
+    let alive = gateway.uplink(
+        state.path(),
+        &lake_at(&state.path().join("lake"), Encoding::Gzip),
+        Duration::from_millis(20),
+    );
     gateway.store(10_000).await;
     assert_eq!(drain(alive).await, Drained::Empty);
     assert_eq!(count(&state.path().join("lake"), ".json.gz")[2], 10_000);
