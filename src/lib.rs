@@ -5,10 +5,17 @@
 //! acknowledgement. [`forward`] reads the journal in order, and only an uplink's confirmation moves its cursor.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod forward;
+pub mod gateway;
+pub mod health;
 pub mod journal;
 pub mod reading;
 pub mod source;
+pub mod state;
+pub mod telemetry;
+pub mod web;

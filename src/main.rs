@@ -1,1 +1,61 @@
-fn main() {}
+//! The binary: one command line in, one exit code out.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use fogbeat::cli::{self, Cli, Command, Common, Failure, Kind};
+use fogbeat::gateway::{self, Setup};
+use fogbeat::state::StateDir;
+use fogbeat::{config, telemetry};
+
+/// More workers than cores gain nothing, and a Pi has other work as well.
+const MOST_WORKERS: usize = 2;
+/// Blocking work is file work; more at once only queues up at the disk.
+const MOST_BLOCKING: usize = 16;
+/// What still blocks after the gateway has ended (a hanging disk) is left behind.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    // One TLS stack, one provider. An error means that there is one already, and there is no other.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Cli { common, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::usage(&error),
+    };
+    cli::report(match command {
+        Command::Run => run(&common),
+        Command::Check(options) => cli::check::run(&common, &options),
+        Command::Status(options) => cli::status::run(&common, &options),
+        Command::Completions(options) => cli::completions::run(&options),
+    })
+}
+
+/// The whole life of a gateway: configuration, logs, the state directory, the runtime, the stages, the end.
+fn run(common: &Common) -> Result<(), Failure> {
+    let config = common.load()?;
+    let logs = telemetry::start(common.log_format, common.level(&config))
+        .map_err(|e| Failure::new(Kind::Usage, e))?;
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), profile, pid = std::process::id(), "fogbeat");
+
+    let state = StateDir::open(&config.gateway.state_dir)?;
+    let again = common.clone();
+    let reread = Box::new(move || {
+        let fresh = config::load(again.config.as_deref())?;
+        let level = again.level(&fresh).to_owned();
+        Ok((fresh, level))
+    });
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(MOST_BLOCKING)
+        .thread_name("fogbeat")
+        .enable_all()
+        .build()
+        .map_err(Failure::unavailable)?;
+    let lived = runtime.block_on(gateway::run(Setup { config, state, logs, reread }));
+    runtime.shutdown_timeout(LAST_WAIT);
+    Ok(lived?)
+}

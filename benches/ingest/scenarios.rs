@@ -40,11 +40,9 @@ pub fn ingest(options: &Options, clients: usize, window: usize) -> Ingest {
         let run = one_run(&Broker::mosquitto(), clients, window, length);
         eprintln!("{clients}x{window} round {round}: mosquitto {run}");
         result.mosquitto.push(run);
-        if crate::support::daemon::binary().exists() && std::env::var_os("MOSQUITTO_ONLY").is_none() {
-            let run = one_run(&Broker::fogbeat(options.forwarding), clients, window, length);
-            eprintln!("{clients}x{window} round {round}: fogbeat   {run}");
-            result.fogbeat.push(run);
-        }
+        let run = one_run(&Broker::fogbeat(options.forwarding), clients, window, length);
+        eprintln!("{clients}x{window} round {round}: fogbeat   {run}");
+        result.fogbeat.push(run);
     }
     result
 }

@@ -1,5 +1,9 @@
 //! Time as the gateway knows it: boot id, monotonic time, and the wall clock's guess with its quality.
 
+mod system;
+
+pub use system::SystemClock;
+
 /// Identity of one boot of the machine (`/proc/sys/kernel/random/boot_id`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BootId(pub [u8; 16]);

@@ -1,17 +1,19 @@
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[http]`: health, metrics and status for this machine.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     pub enabled: bool,
     pub bind: SocketAddr,
+    /// There is no password on this port: an address others can reach must be asked for twice.
+    pub allow_remote: bool,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { enabled: true, bind: SocketAddr::from(([127, 0, 0, 1], 9110)) }
+        Self { enabled: true, bind: SocketAddr::from(([127, 0, 0, 1], 9110)), allow_remote: false }
     }
 }

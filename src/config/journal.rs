@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[journal]`: the durable buffer.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
     /// Budget of mean wear: one commit per interval, bursts allowed. 0: commit as soon as the previous one is done.
@@ -31,7 +31,7 @@ impl Default for Journal {
 }
 
 /// `[batch]`: when a batch is closed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     #[serde(with = "humantime_serde")]

@@ -1,26 +1,41 @@
-//! Typed settings. Each section is a file of its own; loading and validation live here.
+//! Typed settings: one file per section, [`load`] to read them, [`validate`] to judge them.
+//!
+//! Promise: a configuration that came out of [`load`] can be run; what is wrong with one is told completely, every
+//! problem with its key, its value and the remedy, before a port is bound or the disk is touched. Secrets are never
+//! in it, only paths to them, so it may be shown.
 
+mod clock;
 mod gateway;
 mod http;
 mod journal;
+mod load;
+mod log;
 mod mqtt;
+mod problem;
 mod replay;
 mod uplink;
+mod validate;
 
+pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal};
+pub use load::{DEFAULT_FILE, from_toml, load};
+pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
+pub use problem::{Problem, Problems};
 pub use replay::Replay;
-pub use uplink::{Directory, Encoding, Firehose, Uplink, UplinkKind};
+pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The whole configuration.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub gateway: Gateway,
+    pub clock: Clock,
+    pub log: Log,
     pub mqtt: Mqtt,
     pub journal: Journal,
     pub batch: Batch,
@@ -29,4 +44,41 @@ pub struct Config {
     /// Empty: one `directory` uplink below the state directory.
     #[serde(rename = "uplink")]
     pub uplinks: Vec<Uplink>,
+}
+
+impl Config {
+    /// Puts in what follows from other keys, so that nobody below has to know these rules: the default uplink, the
+    /// uplinks' names, the lake's place.
+    fn complete(&mut self) {
+        if self.uplinks.is_empty() {
+            self.uplinks.push(Uplink {
+                name: None,
+                encoding: Encoding::default(),
+                from: From::default(),
+                required: true,
+                kind: UplinkKind::Directory(Directory::default()),
+            });
+        }
+        for uplink in &mut self.uplinks {
+            uplink.name = Some(uplink.name().to_owned());
+            if let UplinkKind::Directory(directory) = &mut uplink.kind {
+                directory.path = Some(directory.path_below(&self.gateway.state_dir));
+            }
+        }
+    }
+
+    /// The settings in force, as TOML in the form the file has. Holds no secret: the file has none.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut tree = toml::Table::try_from(self)?;
+        if let Some(toml::Value::Array(uplinks)) = tree.get_mut("uplink") {
+            for uplink in uplinks.iter_mut().filter_map(toml::Value::as_table_mut) {
+                let Some(toml::Value::Table(kind)) = uplink.remove("kind") else { continue };
+                for (label, keys) in kind {
+                    uplink.insert("kind".to_owned(), label.into());
+                    uplink.extend(keys.as_table().cloned().unwrap_or_default());
+                }
+            }
+        }
+        toml::to_string_pretty(&tree)
+    }
 }

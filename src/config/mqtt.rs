@@ -3,17 +3,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[mqtt]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mqtt {
     pub listener: Listener,
     /// Names of presets from `config/mappings/` that are switched on.
     pub mappings: Vec<String>,
     /// The operator's own mappings, tried before the presets: `[[mqtt.mapping]]`.
-    #[serde(rename = "mapping")]
+    #[serde(rename = "mapping", skip_serializing)]
     pub custom: Vec<crate::source::mqtt::mapping::MappingConfig>,
     /// Further brokers to collect from: `[[mqtt.external]]`.
     #[serde(rename = "external")]
@@ -21,7 +21,7 @@ pub struct Mqtt {
 }
 
 /// `[mqtt.listener]`: the broker that fogbeat carries itself.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listener {
     pub enabled: bool,
@@ -45,7 +45,7 @@ impl Default for Listener {
 }
 
 /// `[mqtt.listener.tls]`: present = a second, encrypted port.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     pub bind: SocketAddr,
@@ -59,7 +59,7 @@ pub struct Tls {
 }
 
 /// `[mqtt.listener.limits]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub connections: usize,
@@ -88,7 +88,7 @@ impl Default for Limits {
 }
 
 /// `[[mqtt.external]]`: a broker somebody else runs (e.g. Mosquitto).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct External {
     pub name: String,

@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::source::replay::Speed;
 
 /// `[[replay]]`: a recording that is played as if a wearable sent it, for demos, tests and support.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
     /// CSV of RR intervals or JSON lines, plain or gzip.

@@ -1,11 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How the lines of a batch are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     #[default]
@@ -16,7 +16,12 @@ pub enum Encoding {
 }
 
 /// `[[uplink]]`: where batches go.
-#[derive(Debug, Clone, Deserialize)]
+///
+/// In the file the keys of a kind stand beside the common ones. Serde can either flatten or refuse unknown keys,
+/// not both, so the loader moves them under `kind` first (see `config::load`): each struct then refuses what it
+/// does not know, with the whole path of the key.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Uplink {
     /// Unique; default: the kind.
     #[serde(default)]
@@ -29,8 +34,17 @@ pub struct Uplink {
     /// `false`: loses first at the quota.
     #[serde(default = "yes")]
     pub required: bool,
-    #[serde(flatten)]
     pub kind: UplinkKind,
+}
+
+impl Uplink {
+    /// Keys every kind has; all others belong to the kind.
+    pub(super) const COMMON: [&'static str; 4] = ["name", "encoding", "from", "required"];
+
+    /// The name it goes by: in `status`, in its cursor file, in `uplink forget`.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.kind.label())
+    }
 }
 
 fn yes() -> bool {
@@ -38,7 +52,7 @@ fn yes() -> bool {
 }
 
 /// Where a new uplink starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum From {
     #[default]
@@ -46,14 +60,29 @@ pub enum From {
     Now,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+/// What stands on the other side, and its own keys.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UplinkKind {
     Directory(Directory),
     Firehose(Firehose),
 }
 
-#[derive(Debug, Clone, Deserialize)]
+impl UplinkKind {
+    /// What `kind = ".."` may say.
+    pub const LABELS: [&'static str; 2] = ["directory", "firehose"];
+
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Directory(_) => "directory",
+            Self::Firehose(_) => "firehose",
+        }
+    }
+}
+
+/// `kind = "directory"`: files below a local directory.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Directory {
     /// Default: `lake` below the state directory.
     #[serde(default)]
@@ -65,11 +94,26 @@ pub struct Directory {
     pub keep: Duration,
 }
 
+impl Default for Directory {
+    fn default() -> Self {
+        Self { path: None, max_bytes: None, keep: thirty_days() }
+    }
+}
+
+impl Directory {
+    /// Where the files go, given the state directory.
+    pub(super) fn path_below(&self, state_dir: &Path) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| state_dir.join("lake"))
+    }
+}
+
 fn thirty_days() -> Duration {
     Duration::from_secs(30 * 86_400)
 }
 
-#[derive(Debug, Clone, Deserialize)]
+/// `kind = "firehose"`: an Amazon Data Firehose stream.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Firehose {
     pub stream: String,
     #[serde(default)]

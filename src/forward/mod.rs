@@ -1,1 +1,222 @@
 //! From the journal to the uplinks.
+//!
+//! Each uplink has a task of its own: it reads the journal up to the durable watermark, makes batches
+//! ([`batch`]), packs them ([`member`]), hands them to the uplink ([`Uplink`]) and moves the uplink's cursor when,
+//! and only when, the other side has confirmed them.
+//!
+//! Promised: a batch's bounds are on disk before its first byte is sent; a batch that is sent again holds the same
+//! readings, ids and values, and the same bytes within one build; only what failed is sent again; batches are
+//! confirmed in order; a failing uplink is tried again without end, holds no other uplink back and loses nothing;
+//! memory does not grow with the backlog (one batch under way and [`Limits::window`] batches sent).
+//!
+//! Not promised: exactly-once arrival. An answer that was lost on the way means a second copy on the other side;
+//! the line's `id` tells the copies apart.
+
+pub mod batch;
+pub mod directory;
+mod driver;
+mod feed;
+pub mod firehose;
+pub mod member;
+pub mod retry;
+mod status;
+mod workshop;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+pub use driver::Drained;
+pub use member::Member;
+pub use status::{Metrics, State, Status, Watcher};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::journal::{CursorError, Journal, StartAt};
+use driver::Driver;
+use feed::JournalFeed;
+use status::Board;
+
+/// What an uplink can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest member, bytes.
+    pub member_bytes: usize,
+    /// Most members in one delivery.
+    pub members: usize,
+    /// Most bytes in one delivery.
+    pub delivery_bytes: usize,
+    /// Most batches begun and not yet confirmed.
+    pub window: usize,
+}
+
+/// What the other side said about one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// It has it, as durably as it ever will.
+    Confirmed,
+    /// It may work later: throttling, a fault over there, a time-out, no connection.
+    Retry(Failure),
+    /// It cannot work until somebody changes something.
+    Stuck(Failure),
+}
+
+/// Why something was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// Label of the metric: one of a small fixed set.
+    pub cause: &'static str,
+    /// What happened, for people.
+    pub message: String,
+    /// What the operator can do.
+    pub remedy: Option<String>,
+}
+
+impl Failure {
+    pub fn new(cause: &'static str, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into(), remedy: None }
+    }
+
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// The seam to the outside: one place that takes members.
+pub trait Uplink: Send + 'static {
+    /// `firehose`, `directory`, ...
+    fn kind(&self) -> &'static str;
+    fn limits(&self) -> Limits;
+    /// Delivers members and says what became of each, in the same order. Ends by itself within a bounded time. May
+    /// be dropped half-way (at shutdown): what was not answered counts as not delivered.
+    fn deliver(&mut self, members: &[Member]) -> impl Future<Output = Vec<Delivery>> + Send;
+}
+
+/// Who this gateway is, as far as uplinks need it.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub gateway: String,
+    pub site: Option<String>,
+    pub state_dir: PathBuf,
+}
+
+/// An uplink could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("uplink {name}: {source}")]
+    Cursor { name: String, source: CursorError },
+    #[error("uplink {name}: cannot set up the encoder: {source}")]
+    Encoder { name: String, source: member::EncodeError },
+}
+
+/// A running uplink. Dropped, it stops at once, as a deadline that is reached; [`Handle::drain`] is the orderly way.
+#[derive(Debug)]
+pub struct Handle {
+    watcher: Watcher,
+    drain: tokio::sync::watch::Sender<Option<tokio::time::Instant>>,
+    task: JoinHandle<Drained>,
+}
+
+impl Handle {
+    pub fn name(&self) -> &str {
+        self.watcher.name()
+    }
+
+    /// What `fogbeat status` shows; may read the journal's manifest.
+    pub fn status(&self) -> Status {
+        self.watcher.status()
+    }
+
+    /// A view on the uplink that outlives the handle; clones share it.
+    pub fn watcher(&self) -> Watcher {
+        self.watcher.clone()
+    }
+
+    /// Waits for the task's end, which never comes unasked: an `Err` is a defect (a panic). Cancel safe.
+    ///
+    /// # Errors
+    /// The task panicked.
+    pub async fn ended(&mut self) -> Result<Drained, tokio::task::JoinError> {
+        (&mut self.task).await
+    }
+
+    /// Closes the batch under way at once, delivers what can be delivered until `deadline`, writes the cursor and
+    /// ends the task. Call it when nothing is appended to the journal any more.
+    ///
+    /// # Errors
+    /// The task panicked.
+    pub async fn drain(self, deadline: tokio::time::Instant) -> Result<Drained, tokio::task::JoinError> {
+        self.drain.send_replace(Some(deadline));
+        self.task.await
+    }
+}
+
+/// Starts the task of one configured uplink.
+///
+/// # Errors
+/// [`SpawnError`]: its cursor cannot be made, or the compressor has no memory. That the other side cannot be reached
+/// is no error here.
+pub fn spawn(
+    config: &config::Uplink,
+    batch: &config::Batch,
+    origin: &Origin,
+    journal: &Journal,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Handle, SpawnError> {
+    let name = config.name.clone().unwrap_or_else(|| kind_name(&config.kind).to_owned());
+    let start = match config.from {
+        config::From::Oldest => StartAt::Oldest,
+        config::From::Now => StartAt::Now,
+    };
+    let cursor =
+        journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
+    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor));
+    let settings = driver::Settings {
+        name: name.clone(),
+        encoding: config.encoding,
+        policy: batch::Policy {
+            max_age: batch.max_age,
+            max_bytes: usize::try_from(batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
+        },
+        origin: origin.clone(),
+        retry: retry::Limits::default(),
+        stuck_interval: driver::STUCK_INTERVAL,
+    };
+    match &config.kind {
+        config::UplinkKind::Directory(directory) => {
+            let uplink = directory::Directory::new(&name, directory, origin, metrics.lake.clone());
+            start_task(uplink, feed, settings, clock, metrics)
+        }
+        config::UplinkKind::Firehose(firehose) => {
+            start_task(firehose::Firehose::new(firehose), feed, settings, clock, metrics)
+        }
+    }
+    .map_err(|source| SpawnError::Encoder { name, source })
+}
+
+const fn kind_name(kind: &config::UplinkKind) -> &'static str {
+    match kind {
+        config::UplinkKind::Directory(_) => "directory",
+        config::UplinkKind::Firehose(_) => "firehose",
+    }
+}
+
+fn start_task<U: Uplink, F: feed::Feed>(
+    uplink: U,
+    feed: Arc<F>,
+    settings: driver::Settings,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Handle, member::EncodeError> {
+    let board = Board::new(&settings.name, uplink.kind(), metrics);
+    let (drain, draining) = tokio::sync::watch::channel(None);
+    let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>);
+    let retry_now = watcher.retry_signal();
+    let driver = Driver::new(uplink, feed, settings, clock, board, draining, retry_now)?;
+    Ok(Handle { watcher, drain, task: tokio::spawn(driver.run()) })
+}

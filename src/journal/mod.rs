@@ -330,6 +330,11 @@ impl Journal {
         }
     }
 
+    /// How long the oldest reading of the open group has waited for its commit.
+    pub fn waiting(&self) -> Option<Duration> {
+        self.inner.intake.group().first_at.map(|first| first.elapsed())
+    }
+
     /// Every generation on disk, oldest first.
     pub fn generations(&self) -> Vec<GenerationStatus> {
         self.inner.spool.status(*self.inner.watermark.borrow())

@@ -26,31 +26,20 @@ pub struct Broadcast {
     pub frame: Option<u8>,
 }
 
-/// Why manufacturer data of a known company cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{company} heart rate broadcast has {length} bytes, {expected} are needed")]
-pub struct AdvertError {
-    pub company: &'static str,
-    pub length: usize,
-    pub expected: usize,
-}
-
-/// Decodes manufacturer data. `Ok(None)`: not a heart rate broadcast (another company, or another kind of frame).
-///
-/// # Errors
-/// When the data is a heart rate broadcast that is cut short.
-pub fn decode(company: u16, data: &[u8]) -> Result<Option<Broadcast>, AdvertError> {
+/// Decodes manufacturer data. `None`: not a heart rate broadcast. Makers send frames of many kinds under one company
+/// id, so one that does not have the known form is another kind, not a defect.
+pub fn decode(company: u16, data: &[u8]) -> Option<Broadcast> {
     match company {
-        POLAR => Ok(PolarBroadcast::decode(data).map(|polar| Broadcast {
+        POLAR => PolarBroadcast::decode(data).map(|polar| Broadcast {
             bpm: Some(u16::from(polar.hr_slow)),
             contact: if polar.contact { Contact::Detected } else { Contact::NotDetected },
             battery_percent: None,
             address: None,
             frame: Some(polar.frame_counter),
-        })),
+        }),
         HUAMI => huami(data),
-        XOSS => xoss(data).map(Some),
-        _ => Ok(None),
+        XOSS => xoss(data),
+        _ => None,
     }
 }
 
@@ -113,29 +102,24 @@ impl PolarBroadcast {
 }
 
 /// Huami: 24 bytes, the first 0x02, the fourth the heart rate (0xF0 and above: none), the last six the address.
-fn huami(data: &[u8]) -> Result<Option<Broadcast>, AdvertError> {
-    const LENGTH: usize = 24;
-    if data.first() != Some(&0x02) {
-        return Ok(None);
-    }
-    let short = AdvertError { company: "Huami", length: data.len(), expected: LENGTH };
-    let frame: &[u8; LENGTH] = data.first_chunk().ok_or(short)?;
-    let [_, _, _, bpm, _, _, _, _, _, _, _, _, _, _, _, _, _, _, address @ ..] = frame;
-    Ok(Some(Broadcast {
+fn huami(data: &[u8]) -> Option<Broadcast> {
+    let frame: &[u8; 24] = data.try_into().ok()?;
+    let [0x02, _, _, bpm, _, _, _, _, _, _, _, _, _, _, _, _, _, _, address @ ..] = frame else {
+        return None;
+    };
+    Some(Broadcast {
         bpm: (*bpm < 0xF0).then_some(u16::from(*bpm)),
         contact: Contact::Unsupported,
         battery_percent: None,
         address: Some(*address),
         frame: None,
-    }))
+    })
 }
 
 /// XOSS: the second of four bytes is the battery (upper bit: a flag), the fourth the heart rate.
-fn xoss(data: &[u8]) -> Result<Broadcast, AdvertError> {
-    let Some([_, battery, _, bpm]) = data.first_chunk::<4>() else {
-        return Err(AdvertError { company: "XOSS", length: data.len(), expected: 4 });
-    };
-    Ok(Broadcast {
+fn xoss(data: &[u8]) -> Option<Broadcast> {
+    let [_, battery, _, bpm] = data else { return None };
+    Some(Broadcast {
         bpm: Some(u16::from(*bpm)),
         contact: Contact::Unsupported,
         battery_percent: Some(battery & 0x7F).filter(|percent| *percent <= 100),
@@ -196,7 +180,7 @@ mod tests {
     #[test]
     fn captured_h7_blocks() {
         for (bytes, bpm) in [("3b1b5452", 82), ("3b164446", 70), ("2f166b68", 104)] {
-            let read = decode(POLAR, &hex::decode(bytes).unwrap()).unwrap().unwrap();
+            let read = decode(POLAR, &hex::decode(bytes).unwrap()).unwrap();
             assert_eq!(read.bpm, Some(bpm));
             assert_eq!(read.contact, Contact::Detected);
         }
@@ -204,16 +188,18 @@ mod tests {
 
     #[test]
     fn xoss_x2() {
-        let read = decode(XOSS, &[0x00, 0xe1, 0x00, 0x3f]).unwrap().unwrap();
+        let read = decode(XOSS, &[0x00, 0xe1, 0x00, 0x3f]).unwrap();
         assert_eq!((read.bpm, read.battery_percent), (Some(63), Some(97)));
-        assert!(decode(XOSS, &[0x00, 0xe1, 0x00]).is_err());
+        assert_eq!(decode(XOSS, &[0x00, 0xe1, 0x00]), None);
     }
 
     #[test]
     fn short_and_foreign_data() {
-        assert!(decode(HUAMI, &[0x02, 0x02, 0x01, 0x7d]).is_err());
-        assert_eq!(decode(HUAMI, &[0x01, 0x02, 0x01, 0x7d]), Ok(None));
-        assert_eq!(decode(0x004C, &[0x10, 0x05, 0x01]), Ok(None));
+        let mut frame = [0xff; 24];
+        frame[0] = 0x01;
+        assert_eq!(decode(HUAMI, &frame), None, "another kind of frame");
+        assert_eq!(decode(HUAMI, &[0x02, 0x02, 0x01, 0x7d]), None);
+        assert_eq!(decode(0x004C, &[0x10, 0x05, 0x01]), None);
     }
 
     #[test]

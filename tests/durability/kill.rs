@@ -20,11 +20,13 @@ pub const STOP: Duration = Duration::from_secs(30);
 fn kills_at_random_moments_lose_nothing() {
     let bench = Bench::new("kill");
     let mut rng = Rng::from_env("kill");
-    let setup = Setup::new(bench.path());
+    let mut setup = Setup::new(bench.path());
     let fleet = Fleet::start(setup.mqtt, CLIENTS, PER_SECOND, Rng::new(rng.next()));
     let kills = env_number("FOGBEAT_KILLS", 10);
     let mut in_start = 0;
     for _ in 0..kills {
+        // Groups that are committed at once, and groups that stay open for a while.
+        setup.commit_interval = ["0ms", "0ms", "100ms", "1s"][rng.between(0, 4) as usize].into();
         let mut daemon = setup.spawn();
         if rng.one_in(3) {
             std::thread::sleep(Duration::from_micros(rng.between(0, 300_000)));

@@ -208,11 +208,9 @@ impl Bytes {
                 None => with_company(bytes),
             },
         };
-        let Some((company, data)) = manufacturer else { return Ok(()) };
-        let broadcast = advert::decode(company, data).map_err(|_| {
-            PayloadError::new(Cause::BadAdvert, "payload", "a whole broadcast of the maker it names")
-        })?;
-        let Some(broadcast) = broadcast else { return Ok(()) };
+        let Some(broadcast) = manufacturer.and_then(|(company, data)| advert::decode(company, data)) else {
+            return Ok(());
+        };
         let measured = Measurement {
             bpm: broadcast.bpm,
             contact: broadcast.contact,

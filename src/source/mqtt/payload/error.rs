@@ -21,8 +21,6 @@ pub enum Cause {
     BadTime,
     /// Not a 0x2A37 value.
     BadHrm,
-    /// A broadcast of a known maker that is cut short.
-    BadAdvert,
     /// Neither hexadecimal nor base64, where the mapping says so.
     BadEncoding,
     /// No usable device name in topic or payload.
@@ -33,7 +31,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for metrics that start at 0.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::Unrecognised,
         Self::BadJson,
@@ -42,7 +40,6 @@ impl Cause {
         Self::Duplicate,
         Self::BadTime,
         Self::BadHrm,
-        Self::BadAdvert,
         Self::BadEncoding,
         Self::NoDevice,
         Self::TooManyDevices,
@@ -59,7 +56,6 @@ impl Cause {
             Self::Duplicate => "duplicate",
             Self::BadTime => "bad_time",
             Self::BadHrm => "bad_hrm",
-            Self::BadAdvert => "bad_advert",
             Self::BadEncoding => "bad_encoding",
             Self::NoDevice => "no_device",
             Self::TooManyDevices => "too_many_devices",

@@ -1,0 +1,165 @@
+//! Bytes per reading: what a day of 40 straps takes in the journal, encoded and in real disk blocks.
+//!
+//! ```sh
+//! cargo bench --bench storage -- [--hours 24] [--dir DIR]
+//! ```
+//!
+//! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
+//! by the gateway on arrival) and JSON with a stamp of the device and RR in ms.
+
+#[path = "../tests/support/hearts.rs"]
+mod hearts;
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
+use fogbeat::config;
+use fogbeat::journal::{Encoder, Journal, Place, RealDisk, disk_usage};
+use fogbeat::reading::{Contact, DeviceId, DeviceTime, Reading, RrIntervals, RrUnit, Source};
+
+const STRAPS: usize = 40;
+const BOOT_MS: i64 = 1_790_000_000_000;
+
+struct BenchClock;
+
+impl Clock for BenchClock {
+    fn now(&self) -> Stamp {
+        Stamp { uptime_ms: 0, wall_ms: BOOT_MS, quality: WallQuality::Synced }
+    }
+    fn boot(&self) -> BootId {
+        BootId(*b"storage bench..!")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Raw,
+    StampedJson,
+}
+
+/// All straps' readings, second by second.
+struct Day {
+    kind: Kind,
+    straps: Vec<std::iter::Peekable<hearts::Strap>>,
+    second: u64,
+    noise: u64,
+}
+
+impl Day {
+    fn new(kind: Kind) -> Self {
+        let straps = (0..STRAPS).map(|n| hearts::Strap::new(n).peekable()).collect();
+        Self { kind, straps, second: 0, noise: 1 }
+    }
+
+    fn next_second(&mut self) -> Vec<Reading> {
+        self.second += 1;
+        let until = self.second * 1000;
+        let mut readings = Vec::new();
+        for (n, strap) in self.straps.iter_mut().enumerate() {
+            while let Some(sent) = strap.next_if(|sent| sent.at_ms < until) {
+                // 2 to 17 ms on the air and through the network.
+                self.noise = self
+                    .noise
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let arrived = sent.at_ms + 2 + (self.noise >> 60);
+                let json = self.kind == Kind::StampedJson;
+                let unit = if json { RrUnit::Millis } else { RrUnit::Ticks };
+                let in_unit = |ms: &u64| if json { *ms as u32 } else { (*ms as u32 * 1024 + 500) / 1000 };
+                readings.push(Reading {
+                    device: DeviceId(n as u32),
+                    source: Source::Mqtt,
+                    arrival: Stamp {
+                        uptime_ms: arrived,
+                        wall_ms: BOOT_MS + arrived as i64,
+                        quality: WallQuality::Synced,
+                    },
+                    device_time: json.then(|| DeviceTime::Accepted(BOOT_MS + sent.at_ms as i64)),
+                    bpm: NonZeroU16::new(sent.bpm as u16),
+                    rr: RrIntervals { unit, values: sent.rr_ms.iter().map(in_unit).collect() },
+                    contact: if json { Contact::Unsupported } else { Contact::Detected },
+                    energy_kj: None,
+                    battery_percent: None,
+                    rssi_dbm: None,
+                    reason: None,
+                });
+            }
+        }
+        readings
+    }
+}
+
+/// Bytes per reading of blocks of 1,000.
+fn blocks(kind: Kind) -> (f64, f64) {
+    let mut day = Day::new(kind);
+    let mut encoder = Encoder::new();
+    let (mut bytes, mut readings, mut took) = (0, 0, Duration::ZERO);
+    for _ in 0..200 {
+        let mut block = Vec::new();
+        while block.len() < 1000 {
+            block.extend(day.next_second());
+        }
+        block.truncate(1000);
+        let started = Instant::now();
+        block.sort_by_key(|reading| reading.device);
+        let place = Place { boot_tag: 0x1234_5678, clock_epoch: 0, generation: 3, first_n: readings };
+        bytes += encoder.encode(place, block.iter()).len();
+        took += started.elapsed();
+        readings += block.len() as u32;
+    }
+    (bytes as f64 / f64::from(readings), took.as_nanos() as f64 / f64::from(readings))
+}
+
+/// Disk bytes per reading when every second's readings are one commit, as at default settings.
+async fn spool(kind: Kind, hours: u64, dir: &std::path::Path) -> (u64, f64, usize) {
+    let settings = config::Journal { commit_interval: Duration::ZERO, ..config::Journal::default() };
+    let (journal, driver, _) =
+        Journal::open(&settings, dir, Arc::new(BenchClock), Arc::new(RealDisk)).expect("journal");
+    let driver = tokio::spawn(driver.run());
+    for n in 0..STRAPS {
+        journal.devices().intern(&format!("bike-{n:02}")).expect("room for a device");
+    }
+    let mut day = Day::new(kind);
+    let mut out = Vec::new();
+    let mut readings = 0u64;
+    for _ in 0..hours * 3600 {
+        let mut second = day.next_second();
+        readings += second.len() as u64;
+        out.clear();
+        journal.append(&mut second, &mut out).await;
+        if let Some(last) = out.last() {
+            journal.wait(last.ticket).await;
+        }
+    }
+    let bytes = disk_usage(&dir.join("spool"));
+    let generations = journal.generations().len();
+    journal.close().await;
+    driver.await.expect("driver");
+    (readings, bytes as f64 / readings as f64, generations)
+}
+
+fn option(name: &str) -> Option<String> {
+    let mut args = std::env::args().skip_while(|arg| arg != name);
+    args.next().and_then(|_| args.next())
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let hours = option("--hours").map_or(24, |hours| hours.parse().expect("--hours: a number"));
+    let base = option("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    println!(
+        "| {STRAPS} straps, recorded hearts | encoded, blocks of 1,000 | encoding | {hours} h at one commit a second: disk blocks |"
+    );
+    println!("|---|---|---|---|");
+    for (name, kind) in [("raw 0x2A37", Kind::Raw), ("JSON with stamps", Kind::StampedJson)] {
+        let (encoded, nanos) = blocks(kind);
+        let dir = tempfile::tempdir_in(&base).expect("a directory");
+        let (readings, disk, generations) = spool(kind, hours, dir.path()).await;
+        println!(
+            "| {name} | {encoded:.2} B/reading | {nanos:.0} ns/reading | {disk:.2} B/reading ({readings} readings, {generations} generations) |"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! The command line: one file per subcommand.
+//!
+//! Promise: data goes to standard output, everything else to standard error; exit codes are those of [`exit`].
+
+pub mod check;
+pub mod completions;
+mod exit;
+mod output;
+pub mod status;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use exit::{Failure, Kind, report, usage};
+
+use crate::config::Config;
+use crate::telemetry::Format;
+
+/// Edge gateway for heart-rate wearables: a reading that was acknowledged is on disk, arrives exactly accounted for,
+/// and says truthfully when it was taken.
+#[derive(Debug, Parser)]
+#[command(name = "fogbeat", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 fine, 64 usage, 69 something needed is unavailable, 70 a defect of fogbeat, \
+    78 configuration.\nExample: fogbeat run --config /etc/fogbeat/fogbeat.toml";
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Read FILE in place of /etc/fogbeat/fogbeat.toml; the environment (FOGBEAT__SECTION__KEY) still comes on top
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How log lines look on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: Format,
+    /// error, warn, info, debug, trace, or a filter such as info,fogbeat::forward=debug; wins over [log] level
+    #[arg(long, global = true, env = "FOGBEAT_LOG", hide_env_values = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway in the foreground until SIGTERM or SIGINT
+    #[command(after_help = "SIGHUP reads the configuration again and says what needs a restart.\n\
+        Example: fogbeat run --config gym.toml --log-level debug")]
+    Run,
+    /// Validate the configuration and print the settings in force
+    #[command(after_help = "Example: fogbeat check --config gym.toml && systemctl restart fogbeat")]
+    Check(check::Options),
+    /// Show what the running gateway does
+    #[command(after_help = "Example: fogbeat status --json | jq .uplinks")]
+    Status(status::Options),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
+    Completions(completions::Options),
+}
+
+impl Common {
+    /// The configuration in force.
+    pub fn load(&self) -> Result<Config, Failure> {
+        Ok(crate::config::load(self.config.as_deref())?)
+    }
+
+    /// The level in force: command line or `FOGBEAT_LOG`, then the configuration.
+    pub fn level<'a>(&'a self, config: &'a Config) -> &'a str {
+        self.log_level.as_deref().unwrap_or(&config.log.level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_an_example() {
+        fn walk(command: &clap::Command) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains("Example: fogbeat"), "{} has no example", command.get_name());
+            assert!(command.get_about().is_some(), "{} does not say what it does", command.get_name());
+            command.get_subcommands().for_each(walk);
+        }
+        let command = Cli::command();
+        command.clone().debug_assert();
+        walk(&command);
+    }
+}

@@ -1,0 +1,38 @@
+//! `fogbeat status`
+
+use std::path::{Path, PathBuf};
+
+use super::{Common, Failure, output};
+use crate::control::{self, Request};
+use crate::state;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
+    let config = common.load()?;
+    let Some(socket) = daemon(&config.gateway.state_dir)? else {
+        let dir = config.gateway.state_dir.display();
+        return Err(Failure::unavailable(anyhow::anyhow!(
+            "no gateway is running with the state directory {dir}; start one with `fogbeat run`, or give its \
+             --config FILE"
+        )));
+    };
+    let status = control::ask(&socket, &Request::Status)?;
+    if options.json { output::print_json(&status) } else { output::print(&output::outline(&status)) }
+}
+
+/// Where the daemon that works in `state_dir` answers; `None`: there is no daemon.
+pub(super) fn daemon(state_dir: &Path) -> Result<Option<PathBuf>, Failure> {
+    match state::owner(state_dir) {
+        Ok(owner) => Ok(owner.map(|owner| owner.socket.unwrap_or_else(|| control::socket_path(state_dir)))),
+        Err(error) => Err(Failure::unavailable(anyhow::anyhow!(
+            "the state directory {} cannot be read ({error}); try it as the gateway's user or with sudo",
+            state_dir.display()
+        ))),
+    }
+}

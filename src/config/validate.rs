@@ -1,0 +1,254 @@
+//! What serde cannot judge: ranges, combinations, and what would be unsafe. Pure; every problem is found in one pass.
+
+use std::collections::HashSet;
+use std::fmt::{Debug, Display};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::problem::Problem;
+use super::{Config, Directory, External, Firehose, Listener, UplinkKind};
+
+pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
+    let mut check = Check { problems };
+    gateway(config, &mut check);
+    if let Err(error) = crate::telemetry::filter(&config.log.level) {
+        check.add("log.level", error.to_string(), "the default is \"info\"");
+    }
+    listener(&config.mqtt.listener, &mut check);
+    externals(&config.mqtt.externals, &mut check);
+    journal(config, &mut check);
+    http(config, &mut check);
+    uplinks(config, &mut check);
+}
+
+struct Check<'a> {
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn add(&mut self, key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+        self.problems.push(Problem::new(key, what, remedy));
+    }
+
+    fn within<T: PartialOrd + Debug + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+        if !range.contains(&value) {
+            let (low, high) = range.into_inner();
+            self.add(key, format!("{value} is out of range"), format!("choose {low} to {high}"));
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: Duration, range: RangeInclusive<Duration>) {
+        if !range.contains(&value) {
+            let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
+            let remedy = format!("choose \"{}\" to \"{}\"", shown(range.start()), shown(range.end()));
+            self.add(key, format!("\"{}\" is out of range", shown(&value)), remedy);
+        }
+    }
+
+    /// Names that become part of file names, ids and metric labels.
+    fn name(&mut self, key: &str, value: &str) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if value.is_empty() || value.len() > 64 || value.starts_with('.') || !value.chars().all(fits) {
+            let remedy = "use 1 to 64 letters, digits, `-`, `_`, `.` (not first)";
+            self.add(key, format!("\"{value}\" cannot be a name"), remedy);
+        }
+    }
+
+    fn absolute(&mut self, key: &str, path: &Path) {
+        if !path.is_absolute() {
+            let what =
+                format!("\"{}\" is relative, and a service has no certain working directory", path.display());
+            self.add(key, what, "give the whole path, from `/` on");
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn gateway(config: &Config, check: &mut Check<'_>) {
+    let gateway = &config.gateway;
+    if let Some(id) = &gateway.id {
+        check.name("gateway.id", id);
+    }
+    if let Some(site) = &gateway.site
+        && (site.is_empty() || site.len() > 128 || site.chars().any(char::is_control))
+    {
+        check.add("gateway.site", format!("{site:?} cannot be a site"), "use 1 to 128 printable characters");
+    }
+    check.absolute("gateway.state_dir", &gateway.state_dir);
+    check.duration("gateway.shutdown_grace", gateway.shutdown_grace, Duration::ZERO..=HOUR);
+}
+
+fn listener(listener: &Listener, check: &mut Check<'_>) {
+    if !listener.enabled {
+        return;
+    }
+    let remedy =
+        "bind it to 127.0.0.1, or set anonymous = false and make users with `fogbeat device add NAME`";
+    let what = |bind: SocketAddr| format!("true, but {bind} can be reached by others");
+    if listener.anonymous && !listener.bind.ip().is_loopback() {
+        check.add("mqtt.listener.anonymous", what(listener.bind), remedy);
+    }
+    if let Some(tls) = &listener.tls {
+        if listener.anonymous && !tls.bind.ip().is_loopback() && !tls.require_client_certificate {
+            check.add("mqtt.listener.anonymous", what(tls.bind), remedy);
+        }
+        if tls.bind == listener.bind && tls.bind.port() != 0 {
+            let what = format!("{} is taken by mqtt.listener.bind", tls.bind);
+            check.add(
+                "mqtt.listener.tls.bind",
+                what,
+                "give the encrypted port another number, 8883 by custom",
+            );
+        }
+        check.absolute("mqtt.listener.tls.certificate", &tls.certificate);
+        check.absolute("mqtt.listener.tls.key", &tls.key);
+        match &tls.client_ca {
+            Some(path) => check.absolute("mqtt.listener.tls.client_ca", path),
+            None if tls.require_client_certificate => check.add(
+                "mqtt.listener.tls.require_client_certificate",
+                "true, but there is no CA to check certificates against",
+                "set mqtt.listener.tls.client_ca",
+            ),
+            None => {}
+        }
+    }
+    let limits = &listener.limits;
+    check.within("mqtt.listener.limits.connections", limits.connections, 1..=60_000);
+    check.within(
+        "mqtt.listener.limits.packet_size",
+        limits.packet_size,
+        ByteSize::kib(1)..=ByteSize::mib(16),
+    );
+    check.within("mqtt.listener.limits.in_flight", limits.in_flight, 1..=65_535);
+    check.duration("mqtt.listener.limits.handshake", limits.handshake, SECOND..=Duration::from_secs(300));
+    check.within("mqtt.listener.limits.topics", limits.topics, 1..=1_000_000);
+    check.within("mqtt.listener.limits.subscriptions", limits.subscriptions, 1..=10_000);
+}
+
+fn externals(externals: &[External], check: &mut Check<'_>) {
+    let mut names = HashSet::new();
+    for (index, external) in externals.iter().enumerate() {
+        let key = |field: &str| format!("mqtt.external[{index}].{field}");
+        check.name(&key("name"), &external.name);
+        if !names.insert(&external.name) {
+            let what = format!("\"{}\" is taken by another external broker", external.name);
+            check.add(key("name"), what, "give each its own name");
+        }
+        let address = external.url.strip_prefix("mqtt://").or_else(|| external.url.strip_prefix("mqtts://"));
+        match address {
+            None => {
+                let what = format!("\"{}\" is not a broker's address", external.url);
+                check.add(key("url"), what, "write mqtt://host:port or mqtts://host:port");
+            }
+            Some(address) if address.contains('@') => check.add(
+                key("url"),
+                "holds a user name or password",
+                "use `username` and `password_file`: secrets are never in this file",
+            ),
+            Some("") => {
+                check.add(key("url"), "has no host", "write mqtt://host:port or mqtts://host:port");
+            }
+            Some(_) => {}
+        }
+        if external.topics.is_empty() {
+            check.add(key("topics"), "is empty", "name at least one topic filter, e.g. \"hr/#\"");
+        }
+        if external.password_file.is_some() && external.username.is_none() {
+            check.add(key("password_file"), "is given without a user", "set `username` as well");
+        }
+    }
+}
+
+fn journal(config: &Config, check: &mut Check<'_>) {
+    let journal = &config.journal;
+    check.duration("journal.commit_interval", journal.commit_interval, Duration::ZERO..=60 * SECOND);
+    check.within("journal.generation_size", journal.generation_size, ByteSize::mib(1)..=ByteSize::gib(1));
+    check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
+    check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
+    let batch = &config.batch;
+    check.duration("batch.max_age", batch.max_age, Duration::from_millis(10)..=DAY);
+    check.within("batch.max_bytes", batch.max_bytes, ByteSize::kib(4)..=ByteSize::mib(64));
+}
+
+fn http(config: &Config, check: &mut Check<'_>) {
+    let http = &config.http;
+    if !http.enabled {
+        return;
+    }
+    if !http.bind.ip().is_loopback() && !http.allow_remote {
+        check.add(
+            "http.bind",
+            format!("{} can be reached by others, and this port has no password", http.bind),
+            "bind it to 127.0.0.1 (an ssh tunnel reaches it), or set http.allow_remote = true",
+        );
+    }
+    let listener = &config.mqtt.listener;
+    if listener.enabled && http.bind == listener.bind && http.bind.port() != 0 {
+        let what = format!("{} is taken by mqtt.listener.bind", http.bind);
+        check.add("http.bind", what, "choose another port");
+    }
+}
+
+fn uplinks(config: &Config, check: &mut Check<'_>) {
+    let mut names = HashSet::new();
+    let mut paths = HashSet::new();
+    for (index, uplink) in config.uplinks.iter().enumerate() {
+        let key = |field: &str| format!("uplink[{index}].{field}");
+        check.name(&key("name"), uplink.name());
+        if !names.insert(uplink.name()) {
+            let what = format!("\"{}\" is taken by another uplink", uplink.name());
+            check.add(key("name"), what, "give each uplink a `name` of its own (the default is its kind)");
+        }
+        match &uplink.kind {
+            UplinkKind::Directory(directory) => {
+                self::directory(directory, key, check);
+                let path = directory.path_below(&config.gateway.state_dir);
+                if paths.contains(&path) {
+                    let what = format!("\"{}\" is the path of another uplink", path.display());
+                    check.add(key("path"), what, "give each directory uplink a path of its own");
+                }
+                paths.insert(path);
+            }
+            UplinkKind::Firehose(firehose) => self::firehose(firehose, key, check),
+        }
+    }
+}
+
+fn directory(directory: &Directory, key: impl Fn(&str) -> String, check: &mut Check<'_>) {
+    if let Some(path) = &directory.path {
+        check.absolute(&key("path"), path);
+    }
+    if let Some(max) = directory.max_bytes {
+        check.within(&key("max_bytes"), max, ByteSize::mib(1)..=ByteSize::pib(1));
+    }
+    check.duration(&key("keep"), directory.keep, HOUR..=36_500 * DAY);
+}
+
+fn firehose(firehose: &Firehose, key: impl Fn(&str) -> String, check: &mut Check<'_>) {
+    check.name(&key("stream"), &firehose.stream);
+    if firehose.region.as_deref().is_some_and(str::is_empty) {
+        check.add(
+            key("region"),
+            "is empty",
+            "write it like \"eu-west-1\", or leave it out to use AWS_REGION",
+        );
+    }
+    if let Some(url) = &firehose.endpoint_url
+        && !(url.starts_with("http://") || url.starts_with("https://"))
+    {
+        let what = format!("\"{url}\" is not an address");
+        check.add(
+            key("endpoint_url"),
+            what,
+            "write it like \"http://127.0.0.1:5055\", or leave it out for AWS",
+        );
+    }
+    check.duration(&key("timeout"), firehose.timeout, SECOND..=Duration::from_secs(600));
+}

@@ -1,0 +1,476 @@
+//! The task of one uplink: keeps a workshop and a delivery going side by side, and moves the cursor.
+//!
+//! While one delivery is under way the next batch is made on another thread. Batches sent and not yet confirmed wait
+//! in the window with their packed bytes, so that sending again costs nothing and changes nothing. While the uplink
+//! fails nothing new is begun: what piles up in the journal becomes few large batches afterwards. Waits are counted
+//! by the monotonic clock.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use super::batch::Policy;
+use super::feed::Feed;
+use super::member::{EncodeError, Member};
+use super::retry::{self, Backoff};
+use super::status::{Board, State};
+use super::workshop::{Built, Job, Outcome, Workshop, ahead};
+use super::{Delivery, Failure, Limits, Origin, Uplink};
+use crate::clock::Clock;
+use crate::config::Encoding;
+use crate::journal::{Bounds, Seq};
+
+/// How often a failure that somebody must mend is tried again.
+pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
+/// New readings that are worth a look at the journal before their batch is due.
+const READ_AHEAD: u64 = 1_000;
+/// A wait without an end, for a timer that is not set.
+const FAR: Duration = Duration::from_secs(86_400);
+
+pub(super) struct Settings {
+    pub(super) name: String,
+    pub(super) encoding: Encoding,
+    pub(super) policy: Policy,
+    pub(super) origin: Origin,
+    pub(super) retry: retry::Limits,
+    pub(super) stuck_interval: Duration,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything durable is confirmed.
+    Empty,
+    /// The rest stays in the journal and is sent after the next start.
+    TimedOut,
+}
+
+/// A batch in the window.
+struct Sent {
+    batch: Built,
+    /// Which members the other side has, in the members' order.
+    taken: Vec<bool>,
+    since: Instant,
+}
+
+type Answer<U> = (U, Vec<Delivery>);
+type Call<U> = Pin<Box<dyn Future<Output = Answer<U>> + Send>>;
+type Work<F> = JoinHandle<(Box<Workshop<F>>, Outcome)>;
+
+/// What the loop woke up for.
+enum Event<U, F> {
+    Worked(Result<(Box<Workshop<F>>, Outcome), JoinError>),
+    Delivered(Answer<U>),
+    /// The watermark or a timer: look again.
+    Look,
+    /// Do not wait any longer: a reload, or the daemon stops.
+    RetryNow,
+    /// No time is left: the grace is over, or the handle was dropped.
+    Deadline,
+}
+
+pub(super) struct Driver<U, F> {
+    limits: Limits,
+    feed: Arc<F>,
+    settings: Settings,
+    board: Board,
+    /// The uplink while it rests; else it is inside `call`.
+    uplink: Option<U>,
+    call: Option<Call<U>>,
+    /// Batch (its bounds) and member of each thing in `call`.
+    called: Vec<(Bounds, usize)>,
+    /// The workshop while it rests; else it is inside `work`.
+    workshop: Option<Box<Workshop<F>>>,
+    work: Option<Work<F>>,
+    /// Batches of an earlier run that must be sent again first.
+    again: VecDeque<Bounds>,
+    window: VecDeque<Sent>,
+    watermark: watch::Receiver<Seq>,
+    draining: watch::Receiver<Option<Instant>>,
+    retry_now: Arc<Notify>,
+    backoff: Backoff,
+    /// Nothing is tried before this moment.
+    pause: Option<Instant>,
+    /// The cursor could not be written: not tried before this moment.
+    confirm_after: Option<Instant>,
+    /// Since when entries wait that are in no batch yet.
+    waiting: Option<Instant>,
+    /// The watermark at which the journal was found to hold nothing more.
+    exhausted: Option<Seq>,
+    /// Where the workshop's next read goes on.
+    position: Seq,
+    holds_lines: bool,
+}
+
+impl<U: Uplink, F: Feed> Driver<U, F> {
+    pub(super) fn new(
+        uplink: U,
+        feed: Arc<F>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        board: Board,
+        draining: watch::Receiver<Option<Instant>>,
+        retry_now: Arc<Notify>,
+    ) -> Result<Self, EncodeError> {
+        let limits = uplink.limits();
+        let workshop = Workshop::new(
+            Arc::clone(&feed),
+            clock,
+            settings.origin.clone(),
+            settings.encoding,
+            limits.member_bytes,
+            settings.policy.max_bytes,
+        )?;
+        Ok(Self {
+            limits,
+            again: feed.open().into(),
+            window: VecDeque::new(),
+            watermark: feed.watermark(),
+            position: workshop.position(),
+            holds_lines: false,
+            workshop: Some(Box::new(workshop)),
+            work: None,
+            uplink: Some(uplink),
+            call: None,
+            called: Vec::new(),
+            backoff: Backoff::new(settings.retry),
+            feed,
+            settings,
+            board,
+            draining,
+            retry_now,
+            pause: None,
+            confirm_after: None,
+            waiting: None,
+            exhausted: None,
+        })
+    }
+
+    /// Runs until a drain is asked for and done.
+    pub(super) async fn run(mut self) -> Drained {
+        tracing::debug!(uplink = %self.settings.name, again = self.again.len(), "forwarder started");
+        let ended = loop {
+            let now = Instant::now();
+            if self.draining.has_changed().unwrap_or(false) {
+                self.draining.mark_unchanged();
+                self.pause = None;
+            }
+            if !self.paused(now) {
+                self.pause = None;
+            }
+            self.settle(now).await;
+            self.look(now);
+            if self.draining.borrow().is_some() && self.is_empty() {
+                break Drained::Empty;
+            }
+            if self.is_hopeless() {
+                break Drained::TimedOut;
+            }
+            self.start_delivery(now);
+            match self.next_event().await {
+                Event::Worked(Ok((workshop, outcome))) => self.worked(workshop, outcome),
+                Event::Worked(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                Event::Delivered((uplink, answers)) => self.delivered(uplink, &answers),
+                Event::RetryNow => self.pause = None,
+                Event::Look => {}
+                Event::Deadline => break Drained::TimedOut,
+            }
+        };
+        self.finish().await;
+        ended
+    }
+
+    async fn finish(mut self) {
+        self.call = None;
+        // A batch under way is a matter of milliseconds, and it holds the journal.
+        if let Some(work) = self.work.take() {
+            drop(work.await);
+        }
+        let feed = Arc::clone(&self.feed);
+        if let Err(error) = blocking(move || feed.sync()).await {
+            tracing::warn!(uplink = %self.settings.name,
+                "{error}; what was delivered since the last write will be sent again after the next start");
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.work.is_none()
+            && self.call.is_none()
+            && self.window.is_empty()
+            && self.again.is_empty()
+            && !self.holds_lines
+            && !self.something_new()
+    }
+
+    /// The next attempt would come after the deadline: no use in waiting for it.
+    fn is_hopeless(&self) -> bool {
+        let deadline = *self.draining.borrow();
+        let idle = self.work.is_none() && self.call.is_none();
+        idle && deadline.zip(self.pause).is_some_and(|(deadline, pause)| pause >= deadline)
+    }
+
+    /// The journal may hold something behind the workshop's position.
+    fn something_new(&self) -> bool {
+        let watermark = *self.watermark.borrow();
+        watermark > self.position && self.exhausted != Some(watermark)
+    }
+
+    fn paused(&self, now: Instant) -> bool {
+        self.pause.is_some_and(|until| until > now)
+    }
+
+    /// Confirms what is complete, in order; also while the rest waits for its next attempt.
+    async fn settle(&mut self, now: Instant) {
+        if self.confirm_after.is_some_and(|after| after > now && self.pause.is_some()) {
+            return;
+        }
+        self.confirm_after = None;
+        while let Some(sent) = self.window.front().filter(|sent| sent.taken.iter().all(|taken| *taken)) {
+            let (feed, bounds) = (Arc::clone(&self.feed), sent.batch.bounds);
+            if let Err(error) = blocking(move || feed.confirm(bounds)).await {
+                let failure =
+                    Failure::new("cursor", error.to_string()).remedy(super::workshop::CURSOR_REMEDY);
+                self.failed(failure, true);
+                self.confirm_after = self.pause;
+                return;
+            }
+            self.board.confirmed(&sent.batch.members, now);
+            self.window.pop_front();
+            self.board.open_batches(self.window.len());
+        }
+        if self.window.is_empty() && self.call.is_none() && self.backoff.failures() == 0 {
+            self.board.working(State::Idle);
+        }
+    }
+
+    /// Gives the workshop its next job, if there is one.
+    fn look(&mut self, now: Instant) {
+        let new = self.something_new();
+        if self.holds_lines || new {
+            self.waiting.get_or_insert(now);
+        } else if self.work.is_none() {
+            self.waiting = None;
+        }
+        self.board.waiting_since(self.window.front().map(|sent| sent.since).or(self.waiting));
+        let Some(job) = self.job(now, new) else { return };
+        let Some(mut workshop) = self.workshop.take() else { return };
+        // What becomes durable during the read is seen at the next look.
+        self.exhausted = Some(*self.watermark.borrow());
+        self.work = Some(tokio::task::spawn_blocking(move || {
+            let outcome = workshop.work(job);
+            (workshop, outcome)
+        }));
+    }
+
+    /// Whether another batch may be begun.
+    fn may_begin(&self, now: Instant) -> bool {
+        let failing = self.backoff.failures() > 0;
+        self.workshop.is_some()
+            && !self.paused(now)
+            && self.window.len() < self.limits.window
+            && (self.window.is_empty() || !failing)
+    }
+
+    fn job(&self, now: Instant, new: bool) -> Option<Job> {
+        if !self.may_begin(now) {
+            return None;
+        }
+        if let Some(bounds) = self.again.front() {
+            return Some(Job::Again(*bounds));
+        }
+        let waiting = now.saturating_duration_since(self.waiting?);
+        let draining = self.draining.borrow().is_some();
+        if self.settings.policy.due(waiting, draining).is_some() {
+            return Some(Job::Close);
+        }
+        (new && ahead(self.position, *self.watermark.borrow()) >= READ_AHEAD).then_some(Job::Fill)
+    }
+
+    fn worked(&mut self, workshop: Box<Workshop<F>>, outcome: Outcome) {
+        self.work = None;
+        self.position = workshop.position();
+        self.holds_lines = workshop.holds_lines();
+        self.workshop = Some(workshop);
+        let since = self.waiting.unwrap_or_else(Instant::now);
+        // With an empty window it was the journal or the cursor that failed, and it does no longer.
+        if self.window.is_empty() && self.backoff.failures() > 0 && !matches!(outcome, Outcome::Failed(_)) {
+            self.backoff.succeeded();
+            self.board.working(State::Idle);
+        }
+        match outcome {
+            Outcome::Built(batch) => {
+                self.exhausted = None;
+                self.waiting = None;
+                if self.again.front() == Some(&batch.bounds) {
+                    self.again.pop_front();
+                }
+                let taken = vec![false; batch.members.len()];
+                self.window.push_back(Sent { batch, taken, since });
+                self.board.open_batches(self.window.len());
+            }
+            Outcome::Exhausted => {}
+            Outcome::Failed(failure) => {
+                self.exhausted = None;
+                self.failed(failure, true);
+            }
+        }
+    }
+
+    /// Sends what is in the window and not taken, as much as one delivery may carry.
+    fn start_delivery(&mut self, now: Instant) {
+        if self.paused(now) || self.call.is_some() {
+            return;
+        }
+        let mut members: Vec<Member> = Vec::new();
+        let mut bytes = 0usize;
+        self.called.clear();
+        let open = self.window.iter().flat_map(|sent| {
+            let parts = sent.batch.members.iter().zip(&sent.taken).enumerate();
+            parts
+                .filter(|(_, (_, taken))| !**taken)
+                .map(|(index, (member, _))| (sent.batch.bounds, index, member))
+        });
+        for (bounds, index, member) in open {
+            bytes = bytes.saturating_add(member.bytes.len());
+            let over = members.len() >= self.limits.members || bytes > self.limits.delivery_bytes;
+            if over && !members.is_empty() {
+                break;
+            }
+            self.called.push((bounds, index));
+            members.push(member.clone());
+        }
+        if members.is_empty() {
+            return;
+        }
+        let Some(mut uplink) = self.uplink.take() else { return };
+        if self.backoff.failures() == 0 {
+            self.board.working(State::Sending);
+        }
+        self.call = Some(Box::pin(async move {
+            let answers = uplink.deliver(&members).await;
+            (uplink, answers)
+        }));
+    }
+
+    fn delivered(&mut self, uplink: U, answers: &[Delivery]) {
+        self.call = None;
+        self.uplink = Some(uplink);
+        let called = std::mem::take(&mut self.called);
+        let mut worst: Option<(&Failure, bool)> = None;
+        let mut progress = false;
+        let unanswered =
+            Delivery::Retry(Failure::new("unanswered", "the uplink did not say what became of a batch"));
+        let answers = answers.iter().chain(std::iter::repeat(&unanswered));
+        for ((bounds, index), answer) in called.iter().zip(answers) {
+            let (failure, stuck) = match answer {
+                Delivery::Confirmed => {
+                    progress = true;
+                    let sent = self.window.iter_mut().find(|sent| sent.batch.bounds == *bounds);
+                    if let Some(taken) = sent.and_then(|sent| sent.taken.get_mut(*index)) {
+                        *taken = true;
+                    }
+                    continue;
+                }
+                Delivery::Retry(failure) => (failure, false),
+                Delivery::Stuck(failure) => (failure, true),
+            };
+            self.board.refused(failure);
+            if worst.is_none_or(|(_, worst_stuck)| stuck && !worst_stuck) {
+                worst = Some((failure, stuck));
+            }
+        }
+        if progress {
+            self.backoff.succeeded();
+        }
+        match worst {
+            Some((failure, stuck)) => self.failed(failure.clone(), stuck),
+            None => self.board.working(State::Sending),
+        }
+    }
+
+    /// Shows the failure and sets the next attempt.
+    fn failed(&mut self, failure: Failure, stuck: bool) {
+        let now = Instant::now();
+        let delay = self.backoff.failed(random_share());
+        let delay = if stuck { self.settings.stuck_interval } else { delay };
+        tracing::debug!(uplink = %self.settings.name, cause = failure.cause, delay_s = delay.as_secs_f64(),
+            "not delivered: {}", failure.message);
+        self.board.failing(failure, stuck, self.backoff.failures(), now);
+        self.pause = Some(now + delay);
+    }
+
+    /// When to look again although nothing happened.
+    fn timer(&self, now: Instant) -> Instant {
+        if let Some(pause) = self.pause {
+            return pause;
+        }
+        match self.waiting {
+            Some(since) if self.may_begin(now) => since + self.settings.policy.max_age,
+            _ => now + FAR,
+        }
+    }
+
+    async fn next_event(&mut self) -> Event<U, F> {
+        let now = Instant::now();
+        let deadline = *self.draining.borrow();
+        let timer = self.timer(now);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(deadline.unwrap_or(now + FAR)), if deadline.is_some() => Event::Deadline,
+            result = join(&mut self.work) => Event::Worked(result),
+            answer = answer(&mut self.call) => Event::Delivered(answer),
+            asked = self.draining.changed() => match asked {
+                Ok(()) => Event::RetryNow,
+                // The handle is gone, and with it whoever could ask for a drain.
+                Err(_) => Event::Deadline,
+            },
+            () = self.retry_now.notified() => Event::RetryNow,
+            () = tokio::time::sleep_until(timer) => Event::Look,
+            () = changed(&mut self.watermark) => Event::Look,
+        }
+    }
+}
+
+async fn join<T>(work: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answer<U>(call: &mut Option<Call<U>>) -> Answer<U> {
+    match call {
+        Some(call) => call.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a new value; for ever if there will be none.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Runs a short piece of blocking work off the runtime; a panic inside goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Evenly from 0 to 1; the middle when the system has no randomness to give.
+fn random_share() -> f64 {
+    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -1,0 +1,63 @@
+//! What a forwarder needs of the journal, in one place: so that its tests can bring faults.
+
+use tokio::sync::watch;
+
+use crate::journal::{Bounds, CursorError, Journal, Page, ReadError, Seq, UplinkCursor};
+
+/// How much waits behind a cursor; for `status`.
+pub(super) trait Backlog: Send + Sync {
+    /// Readings not yet confirmed.
+    fn queued(&self) -> u64;
+    fn cursor(&self) -> Seq;
+}
+
+/// The journal as one uplink sees it. All methods but `watermark` may block.
+pub(super) trait Feed: Backlog + 'static {
+    fn watermark(&self) -> watch::Receiver<Seq>;
+    fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError>;
+    fn open(&self) -> Vec<Bounds>;
+    fn begin(&self, bounds: Bounds) -> Result<(), CursorError>;
+    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError>;
+    fn sync(&self) -> Result<(), CursorError>;
+}
+
+pub(super) struct JournalFeed {
+    journal: Journal,
+    cursor: UplinkCursor,
+}
+
+impl JournalFeed {
+    pub(super) const fn new(journal: Journal, cursor: UplinkCursor) -> Self {
+        Self { journal, cursor }
+    }
+}
+
+impl Backlog for JournalFeed {
+    fn queued(&self) -> u64 {
+        self.journal.backlog(self.cursor.cursor())
+    }
+    fn cursor(&self) -> Seq {
+        self.cursor.cursor()
+    }
+}
+
+impl Feed for JournalFeed {
+    fn watermark(&self) -> watch::Receiver<Seq> {
+        self.journal.watch_watermark()
+    }
+    fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
+        self.journal.read(from, max)
+    }
+    fn open(&self) -> Vec<Bounds> {
+        self.cursor.open()
+    }
+    fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
+        self.cursor.begin(bounds)
+    }
+    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
+        self.cursor.confirm(bounds)
+    }
+    fn sync(&self) -> Result<(), CursorError> {
+        self.cursor.sync()
+    }
+}

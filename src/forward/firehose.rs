@@ -1,0 +1,167 @@
+//! The `firehose` uplink: one member = one record of `PutRecordBatch`.
+//!
+//! Limits (Amazon Data Firehose Developer Guide, "Quota"): 500 records and 4 MiB a request, 1,000 KiB a record. A
+//! request can succeed in part; each record has its own answer, and what failed is left to the driver to send again.
+//! The SDK's own retry is off: the driver's has no end and is shown. Every call has a time limit, also against a
+//! server that accepts and never answers. Nothing is asked of the network before the first delivery.
+
+mod classify;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_firehose::Client;
+use aws_sdk_firehose::primitives::Blob;
+use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
+use aws_smithy_http_client::tls;
+
+use super::{Delivery, Failure, Limits, Member, Uplink};
+use crate::config;
+
+/// The 4 MiB of a request are taken with its base64 in mind: 3 MiB of members.
+const LIMITS: Limits =
+    Limits { member_bytes: 1_000 * 1024, members: 500, delivery_bytes: 3 << 20, window: 8 };
+/// Longest wait for a TCP and TLS connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest search for a region and for credentials (files, environment, instance metadata).
+const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// See the module's documentation.
+pub struct Firehose {
+    config: config::Firehose,
+    /// In place of the ordinary chain.
+    credentials: Option<SharedCredentialsProvider>,
+    client: Option<Client>,
+}
+
+impl Firehose {
+    /// With credentials by the ordinary chain: environment, profile, web identity, container, instance. Touches
+    /// nothing: region and credentials are looked up at the first delivery.
+    pub fn new(config: &config::Firehose) -> Self {
+        Self { config: config.clone(), credentials: None, client: None }
+    }
+
+    /// With credentials from elsewhere.
+    pub fn with_credentials(config: &config::Firehose, credentials: SharedCredentialsProvider) -> Self {
+        Self { config: config.clone(), credentials: Some(credentials), client: None }
+    }
+
+    async fn client(&mut self) -> Result<Client, Failure> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let client = tokio::time::timeout(SETUP_TIMEOUT, connect(&self.config, self.credentials.clone()))
+            .await
+            .map_err(|_| {
+                Failure::new("setup", "the search for the AWS region and credentials took too long")
+                    .remedy("set [[uplink]].region")
+            })??;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    /// One request.
+    async fn put(&self, client: &Client, members: &[Member]) -> Result<Vec<Delivery>, Delivery> {
+        let records: Result<Vec<Record>, _> = members
+            .iter()
+            .map(|member| Record::builder().data(Blob::new(member.bytes.as_ref())).build())
+            .collect();
+        let records = records.map_err(|error| {
+            Delivery::Stuck(Failure::new("refused", format!("the SDK does not take a record: {error}")))
+        })?;
+        let answer = client
+            .put_record_batch()
+            .delivery_stream_name(&self.config.stream)
+            .set_records(Some(records))
+            .send()
+            .await
+            .map_err(|error| classify::error(&error, &self.config))?;
+        let answers: Vec<Delivery> = answer.request_responses().iter().map(record_answer).collect();
+        if answers.len() == members.len() {
+            Ok(answers)
+        } else {
+            let (asked, got) = (members.len(), answers.len());
+            let message = format!("Firehose answered for {got} of {asked} records");
+            Err(Delivery::Retry(Failure::new("malformed_answer", message)))
+        }
+    }
+}
+
+impl Uplink for Firehose {
+    fn kind(&self) -> &'static str {
+        "firehose"
+    }
+
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    async fn deliver(&mut self, members: &[Member]) -> Vec<Delivery> {
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(failure) => return vec![Delivery::Stuck(failure); members.len()],
+        };
+        match self.put(&client, members).await {
+            Ok(answers) => answers,
+            // One record spoils the request for all: find it, so that only it stays behind.
+            Err(Delivery::Stuck(failure)) if failure.cause == classify::REFUSED && members.len() > 1 => {
+                let mut answers = Vec::with_capacity(members.len());
+                for member in members {
+                    let one = self.put(&client, std::slice::from_ref(member)).await;
+                    answers.extend(one.unwrap_or_else(|answer| vec![answer]));
+                }
+                answers
+            }
+            Err(answer) => vec![answer; members.len()],
+        }
+    }
+}
+
+async fn connect(
+    config: &config::Firehose,
+    credentials: Option<SharedCredentialsProvider>,
+) -> Result<Client, Failure> {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
+        .operation_attempt_timeout(config.timeout)
+        .operation_timeout(config.timeout)
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::standard().with_max_attempts(1))
+        .timeout_config(timeouts);
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(endpoint) = &config.endpoint_url {
+        loader = loader.endpoint_url(endpoint);
+    }
+    if let Some(credentials) = credentials {
+        loader = loader.credentials_provider(credentials);
+    }
+    let shared = loader.load().await;
+    if shared.region().is_none() {
+        return Err(Failure::new("setup", "no AWS region is configured")
+            .remedy("set [[uplink]].region, for example \"eu-west-1\""));
+    }
+    Ok(Client::new(&shared))
+}
+
+/// What Firehose said about one record of a request that succeeded as a whole.
+fn record_answer(entry: &PutRecordBatchResponseEntry) -> Delivery {
+    match (entry.error_code(), entry.record_id()) {
+        (None, Some(_)) => Delivery::Confirmed,
+        (code, _) => {
+            let code = code.unwrap_or("no record id");
+            let message =
+                format!("Firehose did not take a record ({code}): {}", entry.error_message().unwrap_or("-"));
+            Delivery::Retry(Failure::new("record_failed", message))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What an error of `PutRecordBatch` means: try again, or somebody must act.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchError;
+
+use crate::config;
+use crate::forward::{Delivery, Failure};
+
+/// Cause of a record (or the whole request) that Firehose will not take as it is.
+pub(super) const REFUSED: &str = "refused";
+
+pub(super) fn error(error: &SdkError<PutRecordBatchError>, config: &config::Firehose) -> Delivery {
+    match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            service(status, answer.err().code(), answer.err().message(), config)
+        }
+        SdkError::TimeoutError(_) => {
+            let message = format!("Firehose did not answer within {:?}", config.timeout);
+            Delivery::Retry(Failure::new("timeout", message))
+        }
+        other if is_credentials(other) => Delivery::Stuck(
+            Failure::new("credentials", format!("no AWS credentials: {}", chain(other))).remedy(
+                "give the daemon AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance role",
+            ),
+        ),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            Delivery::Retry(Failure::new("timeout", format!("no connection: {}", chain(error))))
+        }
+        SdkError::DispatchFailure(_) => {
+            Delivery::Retry(Failure::new("connection", format!("no connection: {}", chain(error))))
+        }
+        SdkError::ResponseError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let message = format!("the answer (HTTP {status}) cannot be read: {}", chain(error));
+            Delivery::Retry(Failure::new("malformed_answer", message))
+        }
+        _ => Delivery::Stuck(
+            Failure::new("setup", format!("the request cannot be made: {}", chain(error)))
+                .remedy("check region, endpoint_url and stream of the [[uplink]]"),
+        ),
+    }
+}
+
+/// By the error code; what is not known is judged by its HTTP status, and tried again in doubt.
+fn service(status: u16, code: Option<&str>, message: Option<&str>, config: &config::Firehose) -> Delivery {
+    let code = code.unwrap_or("unknown error");
+    let text = format!("Firehose answered {code} (HTTP {status}): {}", message.unwrap_or("-"));
+    let stream = &config.stream;
+    let region = config.region.as_deref().unwrap_or("the default region");
+    let stuck = |cause, remedy: String| Delivery::Stuck(Failure::new(cause, text.clone()).remedy(remedy));
+    match code {
+        "ResourceNotFoundException" => stuck(
+            "unknown_stream",
+            format!("create the stream {stream} in {region}, or correct [[uplink]].stream"),
+        ),
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => {
+            let region = config.region.as_deref().unwrap_or("*");
+            stuck(
+                "access_denied",
+                format!(
+                    "allow the action firehose:PutRecordBatch on arn:aws:firehose:{region}:*:deliverystream/{stream}"
+                ),
+            )
+        }
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "OptInRequired" => {
+            stuck("credentials", "check the AWS keys, and that the clock of this machine is right".to_owned())
+        }
+        "InvalidKMSResourceException" | "KMSAccessDeniedException" | "KMSDisabledException" => {
+            stuck("kms", format!("check the KMS key of the stream {stream} and the right to use it"))
+        }
+        "InvalidSourceException" => {
+            stuck("wrong_source", format!("the stream {stream} must have Direct PUT as its source"))
+        }
+        "InvalidArgumentException" | "ValidationException" | "ValidationError" | "SerializationException" => {
+            stuck(
+                REFUSED,
+                "Firehose will not take this batch as it is: please report this with the message".to_owned(),
+            )
+        }
+        "ThrottlingException"
+        | "Throttling"
+        | "LimitExceededException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException" => Delivery::Retry(Failure::new("throttled", text)),
+        "ServiceUnavailableException" | "ServiceUnavailable" => {
+            // Firehose says so when a stream's throughput is used up, too.
+            Delivery::Retry(Failure::new("unavailable", text))
+        }
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
+            Delivery::Retry(Failure::new("expired_token", text))
+        }
+        _ if status == 413 => stuck(REFUSED, "lower [batch].max_bytes".to_owned()),
+        _ if status == 403 => stuck("access_denied", format!("check the rights on the stream {stream}")),
+        _ if status == 429 => Delivery::Retry(Failure::new("throttled", text)),
+        _ => Delivery::Retry(Failure::new("server_error", text)),
+    }
+}
+
+/// What the error and its causes say, without the insides of requests.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The credentials chain has nothing to give; the SDK hides that below a failed dispatch.
+fn is_credentials(error: &SdkError<PutRecordBatchError>) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,357 @@
+//! Wires the stages and watches their tasks.
+//!
+//! Start: journal, control socket and pages, uplinks, then the listener: nothing is acknowledged before it can be
+//! kept. Stop (SIGTERM, SIGINT): the listener first, then the open group is committed, then the uplinks deliver what
+//! they can within `shutdown_grace`; a second signal ends at once, and loses nothing that was acknowledged.
+//!
+//! Rule for a task that ends unasked: the gateway stops in good order and exits with an error, so that the service
+//! manager starts it anew; half a gateway would look alive and lose readings.
+
+mod answer;
+mod notify;
+mod reload;
+mod signals;
+mod stages;
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config};
+use crate::control::{self, Call};
+use crate::forward::{self, Origin};
+use crate::health::{Health, Phase};
+use crate::journal::{self, Journal, RealDisk};
+use crate::state::{StateDir, StateError};
+use crate::telemetry::{self, Logs};
+use crate::web;
+use signals::{Signals, Wish};
+use stages::{Ended, Stages};
+use status::Sources;
+
+/// Each is answered in milliseconds, by one task: a short queue is enough.
+const MOST_CALLS: usize = 8;
+/// How often liveness is looked at and the watchdog is told.
+const PULSE: Duration = Duration::from_secs(1);
+/// A runtime that does not run this task for so long is stuck.
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(10);
+/// How long beyond the commit interval a reading may wait for the disk; a worn SD card stalls for seconds.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a gateway could not start, or did not stop in good order.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the journal cannot be opened: {0}")]
+    Journal(#[from] journal::OpenError),
+    #[error(
+        "{key} = \"{address}\" cannot be bound ({source}); is another program there? Stop it or choose another port"
+    )]
+    Bind { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error("the control socket {path} cannot be bound ({source}); a shorter gateway.state_dir may help")]
+    Control { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Uplink(#[from] forward::SpawnError),
+    #[error("signals cannot be heard: {0}")]
+    Signals(io::Error),
+    #[error("the {stage} ended unasked{}", if *.panicked { ", by a panic" } else { "" })]
+    Ended { stage: String, panicked: bool },
+}
+
+impl GatewayError {
+    /// Whether it is fogbeat that is at fault, not its surroundings.
+    pub fn is_defect(&self) -> bool {
+        matches!(self, Self::Ended { .. } | Self::Signals(_))
+    }
+}
+
+/// What a gateway is made from.
+pub struct Setup {
+    pub config: Config,
+    pub state: StateDir,
+    pub logs: Logs,
+    /// Reads the configuration anew, with the log level that then holds.
+    pub reread: Box<dyn Fn() -> Result<(Config, String), config::Problems> + Send + Sync>,
+}
+
+/// Runs a gateway until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or when a task ended unasked.
+pub async fn run(setup: Setup) -> Result<(), GatewayError> {
+    let mut signals = Signals::listen().map_err(GatewayError::Signals)?;
+    let started = tokio::select! {
+        started = Gateway::start(setup) => started?,
+        () = signals.stop() => {
+            tracing::info!("told to stop while starting");
+            return Ok(());
+        }
+    };
+    started.live(&mut signals).await
+}
+
+/// A gateway that works.
+struct Gateway {
+    setup: Setup,
+    health: Arc<Health>,
+    journal: Journal,
+    uplinks: Vec<forward::Handle>,
+    sources: Arc<Sources>,
+    calls: mpsc::Receiver<Call>,
+    /// Tells the stages beside the way of a reading (pages, control socket) to end.
+    stop: watch::Sender<bool>,
+    stages: Stages,
+}
+
+impl Gateway {
+    async fn start(mut setup: Setup) -> Result<Self, GatewayError> {
+        let begun = Instant::now();
+        let config = setup.config.clone();
+        let id = setup.state.gateway_id(config.gateway.id.as_deref())?;
+        let clock = Arc::new(SystemClock::new(config.clock.trust, setup.state.path()));
+        let health = Arc::new(Health::default());
+        let mut registry = Registry::with_prefix("fogbeat");
+        telemetry::process::register(&mut registry, clock.now().wall_ms);
+        let mut stages = Stages::default();
+        let (stop, stopped) = watch::channel(false);
+
+        let http = match config.http.enabled {
+            true => Some(bind("http.bind", config.http.bind).await?),
+            false => None,
+        };
+        let path = control::socket_path(setup.state.path());
+        let control_failed = |source| GatewayError::Control { path: path.clone(), source };
+        let server = control::bind(&path).map_err(control_failed)?;
+        setup.state.announce(Some(server.path())).map_err(control_failed)?;
+
+        let (journal, driver, recovered) = open_journal(&config, &setup.state, clock.clone()).await?;
+        if recovered.lost > 0 || !recovered.quarantined.is_empty() {
+            tracing::error!(
+                lost = recovered.lost,
+                quarantined = ?recovered.quarantined,
+                "the storage has lost readings that were durable; check or replace the disk"
+            );
+        }
+        tracing::info!(
+            generations = recovered.generations,
+            readings = recovered.readings,
+            took_ms = begun.elapsed().as_millis(),
+            "journal open"
+        );
+        journal.metrics().register(&mut registry);
+        stages.start("journal", driver.run());
+
+        let origin = Origin {
+            gateway: id.clone(),
+            site: config.gateway.site.clone(),
+            state_dir: setup.state.path().to_owned(),
+        };
+        let metrics = forward::Metrics::default();
+        metrics.register(&mut registry);
+        let mut uplinks = Vec::new();
+        for uplink in &config.uplinks {
+            let clock = clock.clone();
+            uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
+        }
+
+        let sources = Arc::new(Sources {
+            gateway: id,
+            site: config.gateway.site.clone(),
+            started: begun,
+            health: health.clone(),
+            clock: clock.clone(),
+            journal: journal.clone(),
+            uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
+        });
+        let (asking, calls) = mpsc::channel(MOST_CALLS);
+        stages.start("control socket", server.serve(asking, stopped.clone()));
+        stages.start("clock", until(clock.supervise(), stopped.clone()));
+        if let Some((listener, address)) = http {
+            tracing::info!(%address, "health, metrics and status");
+            let sources = sources.clone();
+            let status = Box::new(move || serde_json::to_value(sources.status()).unwrap_or_default());
+            let pages = Arc::new(web::Pages { health: health.clone(), registry, status });
+            stages.start("pages", async move {
+                if let Err(error) = web::serve(listener, pages, stopped).await {
+                    tracing::error!(%error, "the pages cannot be served");
+                }
+            });
+        }
+        Ok(Self { setup, health, journal, uplinks, sources, calls, stop, stages })
+    }
+
+    /// From ready to the end.
+    async fn live(mut self, signals: &mut Signals) -> Result<(), GatewayError> {
+        let commit_deadline = self.setup.config.journal.commit_interval + COMMIT_DEADLINE;
+        self.health.announce("runtime", RUNTIME_DEADLINE, Instant::now());
+        self.health.announce("journal", commit_deadline, Instant::now());
+        self.health.enter(Phase::Running);
+        notify::ready();
+        tracing::info!(gateway = %self.sources.gateway, "ready");
+        let ended = self.watch(signals).await;
+        if let Some(Ended { stage, panicked }) = &ended {
+            tracing::error!(stage, panicked, "a stage ended unasked; the gateway stops");
+        }
+        let panicked = tokio::select! {
+            panicked = self.stop() => panicked,
+            () = signals.stop() => {
+                tracing::info!("told to stop once more: ending at once; what was acknowledged is on disk");
+                Vec::new()
+            }
+        };
+        match (ended, panicked.first()) {
+            (Some(Ended { stage, panicked }), _) => {
+                Err(GatewayError::Ended { stage: stage.to_owned(), panicked })
+            }
+            (None, Some(stage)) => Err(GatewayError::Ended { stage: (*stage).to_owned(), panicked: true }),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Until a signal asks to stop (`None`) or a task ended unasked.
+    async fn watch(&mut self, signals: &mut Signals) -> Option<Ended> {
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop => return None,
+                    Wish::Reload => self.reload().await,
+                },
+                Some(call) = self.calls.recv() => {
+                    let sources = self.sources.clone();
+                    // Looks at files; who asked waits for it, the gateway does not.
+                    tokio::task::spawn_blocking(move || {
+                        // Who asked may have gone away.
+                        let _ = call.answer.send(answer::answer(&call.request, &sources));
+                    });
+                }
+                ended = self.stages.ended() => return Some(ended),
+                ended = uplink_ended(&mut self.uplinks) => return Some(ended),
+                _ = pulse.tick() => self.pulse(),
+            }
+        }
+    }
+
+    fn pulse(&self) {
+        let now = Instant::now();
+        self.health.beat("runtime", now);
+        let deadline = self.setup.config.journal.commit_interval + COMMIT_DEADLINE;
+        if self.journal.waiting().is_none_or(|waited| waited < deadline) {
+            self.health.beat("journal", now);
+        }
+        if self.health.late(now).is_empty() {
+            notify::alive();
+        }
+    }
+
+    async fn reload(&mut self) {
+        notify::reloading();
+        match (self.setup.reread)() {
+            Ok((fresh, level)) => {
+                if let Err(error) = self.setup.logs.set(&level) {
+                    tracing::error!(%error, "the log level stays as it is");
+                }
+                match reload::changes(&self.setup.config, &fresh) {
+                    Ok(changes) => tracing::info!(
+                        taken = %changes.taken.join(", "),
+                        needs_restart = %changes.restart.join(", "),
+                        level,
+                        "configuration read again; users are always read at once"
+                    ),
+                    Err(error) => tracing::error!(%error, "the configurations cannot be compared"),
+                }
+                self.setup.config.log = fresh.log;
+            }
+            Err(problems) => tracing::error!("nothing is reloaded: {problems}"),
+        }
+        self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
+        notify::ready();
+    }
+
+    /// Stops in good order; tells which tasks panicked on the way.
+    async fn stop(&mut self) -> Vec<&'static str> {
+        let grace = self.setup.config.gateway.shutdown_grace;
+        let deadline = tokio::time::Instant::now() + grace;
+        notify::stopping();
+        self.health.enter(Phase::Stopping);
+        tracing::info!(grace = %humantime::format_duration(grace), "stopping");
+        if tokio::time::timeout_at(deadline, self.journal.close()).await.is_err() {
+            tracing::error!("the last group could not be committed in time; it was not acknowledged");
+        }
+        let mut panicked = Vec::new();
+        let drains: Vec<_> =
+            self.uplinks.drain(..).map(|uplink| tokio::spawn(uplink.drain(deadline))).collect();
+        for drain in drains {
+            if !matches!(drain.await, Ok(Ok(_))) {
+                panicked.push("uplink");
+            }
+        }
+        self.stop.send_replace(true);
+        self.calls.close();
+        match tokio::time::timeout_at(
+            deadline.max(tokio::time::Instant::now() + PULSE),
+            self.stages.all_ended(),
+        )
+        .await
+        {
+            Ok(ended) => panicked.extend(ended),
+            Err(_) => tracing::error!(left = self.stages.count(), "not every task ended in time"),
+        }
+        tracing::info!("stopped");
+        panicked
+    }
+}
+
+async fn open_journal(
+    config: &Config,
+    state: &StateDir,
+    clock: Arc<dyn Clock>,
+) -> Result<(Journal, journal::Driver, journal::Recovered), GatewayError> {
+    let (settings, dir) = (config.journal.clone(), state.path().to_owned());
+    let opened =
+        tokio::task::spawn_blocking(move || Journal::open(&settings, &dir, clock, Arc::new(RealDisk))).await;
+    match opened {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(GatewayError::Ended { stage: "journal's opening".to_owned(), panicked: true }),
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> {
+    let failed = |source| GatewayError::Bind { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// `task` until the gateway stops.
+async fn until(task: impl Future<Output = ()>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = task => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// The first uplink whose task ends. Cancel safe.
+async fn uplink_ended(uplinks: &mut [forward::Handle]) -> Ended {
+    std::future::poll_fn(|context| {
+        for uplink in &mut *uplinks {
+            let ended = std::pin::pin!(uplink.ended()).poll(context);
+            if let std::task::Poll::Ready(ended) = ended {
+                let panicked = ended.is_err_and(|error| error.is_panic());
+                return std::task::Poll::Ready(Ended { stage: "uplink", panicked });
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,88 @@
+//! The document behind `fogbeat status` and `/status`. No health data, no secrets.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::clock::SystemClock;
+use crate::forward;
+use crate::health::{Health, Phase};
+use crate::journal::{Journal, JournalStatus};
+use crate::telemetry::process::{self, Usage};
+
+/// The whole document.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub version: &'static str,
+    pub gateway: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    pub phase: Phase,
+    /// Stages that have not made progress within their deadline.
+    pub late: Vec<&'static str>,
+    pub uptime_s: u64,
+    pub clock: Clock,
+    pub process: Usage,
+    pub journal: JournalStatus,
+    pub uplinks: Vec<forward::Status>,
+    /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
+    pub left_behind: Vec<LeftBehind>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Clock {
+    pub synced: bool,
+}
+
+/// A place in the journal that no configured uplink has.
+#[derive(Debug, Serialize)]
+pub struct LeftBehind {
+    pub name: String,
+    pub queued_readings: u64,
+}
+
+/// Where the document's facts are.
+pub struct Sources {
+    pub gateway: String,
+    pub site: Option<String>,
+    pub started: Instant,
+    pub health: Arc<Health>,
+    pub clock: Arc<SystemClock>,
+    pub journal: Journal,
+    pub uplinks: Vec<forward::Watcher>,
+}
+
+impl Sources {
+    /// Takes stock. Looks at files: not for the runtime's workers.
+    pub fn status(&self) -> Status {
+        let now = Instant::now();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            gateway: self.gateway.clone(),
+            site: self.site.clone(),
+            phase: self.health.phase(),
+            late: self.health.late(now),
+            uptime_s: now.saturating_duration_since(self.started).as_secs(),
+            clock: Clock { synced: self.clock.synced() },
+            process: process::usage(),
+            journal: self.journal.status(),
+            uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
+            left_behind: self.left_behind(),
+        }
+    }
+
+    pub fn left_behind(&self) -> Vec<LeftBehind> {
+        let places = self.journal.uplinks();
+        let unknown = places.iter().filter(|place| !self.configured(place.name()));
+        let told = |place: &crate::journal::UplinkCursor| LeftBehind {
+            name: place.name().to_owned(),
+            queued_readings: self.journal.backlog(place.cursor()),
+        };
+        unknown.map(told).collect()
+    }
+
+    pub fn configured(&self, uplink: &str) -> bool {
+        self.uplinks.iter().any(|watcher| watcher.name() == uplink)
+    }
+}

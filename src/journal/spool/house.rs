@@ -1,0 +1,176 @@
+//! Housekeeping: what is kept, what may go, and whether it is whole.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{READ_BLOCKS, Spool, remove_dir, update};
+use crate::journal::block::{self, BlockError};
+use crate::journal::generation::GenerationError;
+use crate::journal::manifest::State;
+use crate::journal::types::{ReadError, Seq};
+
+/// One generation, for `journal inspect`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct GenerationStatus {
+    pub generation: u32,
+    pub state: State,
+    pub spool: String,
+    pub boot: String,
+    pub created_ms: i64,
+    pub readings: u32,
+    pub lost: u64,
+    pub bytes: u64,
+}
+
+/// The result of checking one generation.
+#[derive(Debug, Clone, Default)]
+pub struct Verified {
+    pub generation: u32,
+    pub blocks: u64,
+    pub readings: u64,
+    /// Bytes of the values, headers included.
+    pub bytes: u64,
+    pub missing: u64,
+    pub damaged: Vec<(u32, BlockError)>,
+}
+
+impl Spool {
+    /// First number that is kept.
+    pub fn oldest(&self) -> Option<Seq> {
+        self.record_at_or_after(0).map(|(number, _)| Seq::new(number, 0))
+    }
+
+    /// Readings at or after `cursor` and before `watermark`.
+    pub fn backlog(&self, cursor: Seq, watermark: Seq) -> u64 {
+        let state = self.state();
+        let records = state.manifest.generations.range(cursor.generation()..);
+        let counts = records.map(|(&number, record)| {
+            let count = if record.state == State::Open && number == watermark.generation() {
+                watermark.n()
+            } else {
+                record.count
+            };
+            let from = if number == cursor.generation() { cursor.n() } else { 0 };
+            u64::from(count.saturating_sub(from))
+        });
+        counts.sum()
+    }
+
+    /// Removes generations that every uplink has passed, once they are older than the time in which a re-sent reading
+    /// must still be recognised; `keep` of the newest stay that long, the others go at once.
+    ///
+    /// # Errors
+    /// When the manifest or a directory cannot be changed; tried again the next time.
+    pub fn remove_delivered(&self, lowest: Seq, patience: Duration, keep: usize) -> io::Result<usize> {
+        let mut state = self.state();
+        let delivered: Vec<u32> = {
+            let records = state.manifest.generations.range(..lowest.generation());
+            records
+                .filter(|(_, r)| !matches!(r.state, State::Creating | State::Open))
+                .map(|(&n, _)| n)
+                .collect()
+        };
+        let now = Instant::now();
+        for &number in &delivered {
+            state.delivered.entry(number).or_insert(now);
+        }
+        let newest = delivered.len().saturating_sub(keep);
+        let due: Vec<u32> = delivered
+            .iter()
+            .enumerate()
+            .filter(|(index, number)| {
+                let since = state.delivered.get(number).copied().unwrap_or(now);
+                *index < newest || now.duration_since(since) >= patience
+            })
+            .map(|(_, &number)| number)
+            .collect();
+        if due.is_empty() {
+            return Ok(0);
+        }
+        for &number in &due {
+            update(&mut state.manifest, number, |record| record.state = State::Dead);
+            state.tails.retain(|tail| tail.generation.number() != number);
+        }
+        state.manifest.store(&*self.disk, &self.dir)?;
+        for &number in &due {
+            if state.handles.get(&number).is_some_and(|handle| handle.strong_count() > 0) {
+                continue;
+            }
+            remove_dir(&self.generation_dir(number))?;
+            state.manifest.generations.remove(&number);
+            state.delivered.remove(&number);
+            state.handles.remove(&number);
+        }
+        state.manifest.store(&*self.disk, &self.dir)?;
+        Ok(due.len())
+    }
+
+    pub fn status(&self, watermark: Seq) -> Vec<GenerationStatus> {
+        let state = self.state();
+        let head_bytes = state.head.as_ref().map_or(0, |head| head.bytes());
+        let records = state.manifest.generations.iter();
+        let status = records.map(|(&generation, record)| {
+            let open = record.state == State::Open;
+            GenerationStatus {
+                generation,
+                state: record.state,
+                spool: record.spool.clone(),
+                boot: record.boot.clone(),
+                created_ms: record.created_ms,
+                readings: if open && watermark.generation() == generation {
+                    watermark.n()
+                } else {
+                    record.count
+                },
+                lost: record.lost.iter().map(|(a, b)| u64::from(b - a) + 1).sum(),
+                bytes: if open { head_bytes } else { record.bytes },
+            }
+        });
+        status.collect()
+    }
+
+    /// Files in any open generation's `blobs/`: always 0, or durability is gone.
+    pub fn blobs(&self) -> usize {
+        let state = self.state();
+        let head = state.head.iter().map(|head| head.blobs());
+        head.chain(state.tails.iter().map(|tail| tail.generation.blobs())).sum()
+    }
+
+    /// Checks every value of every generation.
+    ///
+    /// # Errors
+    /// When a generation cannot be opened or read at all.
+    pub fn verify(&self, number: u32, limit: u32) -> Result<Verified, ReadError> {
+        let failed =
+            |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
+        let tail = self.tail(number)?;
+        let mut verified = Verified { generation: number, ..Verified::default() };
+        let mut n = 0;
+        loop {
+            let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
+            let before = n;
+            for stored in blocks {
+                if stored.first_n < n || stored.first_n >= limit {
+                    continue;
+                }
+                verified.missing += u64::from(stored.first_n - n);
+                verified.blocks += 1;
+                verified.bytes += stored.value.len() as u64;
+                match block::decode(&stored.value, &mut Vec::new()) {
+                    Ok(header) => {
+                        verified.readings += u64::from(header.count);
+                        n = stored.first_n + header.count;
+                    }
+                    Err(error) => {
+                        verified.damaged.push((stored.first_n, error));
+                        n = stored.first_n + 1;
+                    }
+                }
+            }
+            if n == before {
+                verified.missing += u64::from(limit.saturating_sub(n));
+                return Ok(verified);
+            }
+        }
+    }
+}

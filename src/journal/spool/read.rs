@@ -1,0 +1,227 @@
+//! What readers see: pages of one generation, gaps and ends among them.
+
+use std::sync::Arc;
+use std::sync::Weak;
+
+use super::{READ_BLOCKS, Spool, Tail, is_damage, update};
+use crate::clock::BootId;
+use crate::journal::block;
+use crate::journal::generation::{Generation, GenerationError, Stored};
+use crate::journal::manifest::{Record, State};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
+use crate::reading::Reading;
+
+impl Spool {
+    /// Reads on from `from`: one generation's entries, at most about `max`, never past `watermark`.
+    ///
+    /// # Errors
+    /// When a generation cannot be opened or read. The caller tries again later.
+    pub fn read(
+        &self,
+        from: Seq,
+        watermark: Seq,
+        max: usize,
+        head_names: &dyn Fn(u32) -> Option<Arc<str>>,
+    ) -> Result<Page, ReadError> {
+        let mut from = from;
+        loop {
+            let Some((number, record)) = self.record_at_or_after(from.generation()) else {
+                return Ok(self.empty(from));
+            };
+            if number != from.generation() {
+                from = Seq::new(number, 0);
+            }
+            let after = Seq::new(number.saturating_add(1), 0);
+            match record.state {
+                State::Creating | State::Dead => from = after,
+                State::Void => {
+                    let entries = vec![Entry::End { generation: number, count: 0 }];
+                    return Ok(page(&record, entries, after));
+                }
+                State::Quarantined => return Ok(quarantined(number, &record, from, after)),
+                State::Open if number < watermark.generation() => self.recover_late(number)?,
+                State::Open => {
+                    if watermark <= from || watermark.generation() != number {
+                        return Ok(self.empty(from));
+                    }
+                    return self.read_generation(number, &record, from, watermark.n(), max, Some(head_names));
+                }
+                State::Sealed => {
+                    let mut page = self.read_generation(number, &record, from, record.count, max, None)?;
+                    if page.next.n() >= record.count {
+                        page.entries.push(Entry::End { generation: number, count: record.count });
+                        page.next = after;
+                    }
+                    return Ok(page);
+                }
+            }
+        }
+    }
+
+    fn empty(&self, next: Seq) -> Page {
+        Page { spool: Arc::clone(&self.name), boot: self.clock.boot(), entries: Vec::new(), next }
+    }
+
+    fn read_generation(
+        &self,
+        number: u32,
+        record: &Record,
+        from: Seq,
+        limit: u32,
+        max: usize,
+        head_names: Option<&dyn Fn(u32) -> Option<Arc<str>>>,
+    ) -> Result<Page, ReadError> {
+        let failed =
+            |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
+        let mut page = page(record, Vec::new(), from);
+        let mut n = from.n();
+        if n >= limit {
+            return Ok(page);
+        }
+        let tail = self.tail(number)?;
+        let mut readings = Vec::new();
+        'blocks: while n < limit && page.entries.len() < max {
+            let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
+            let before = n;
+            for stored in blocks {
+                if n >= limit || page.entries.len() >= max {
+                    break 'blocks;
+                }
+                if stored.first_n >= limit {
+                    break;
+                }
+                readings.clear();
+                match block::decode(&stored.value, &mut readings) {
+                    Ok(_) => {}
+                    Err(error) => {
+                        // The next block's first number, or the end, tells how many are gone with this one.
+                        tracing::error!(generation = number, n = stored.first_n, %error, "a block cannot be read");
+                        continue;
+                    }
+                }
+                let end = stored.first_n.saturating_add(readings.len() as u32).min(limit);
+                if end <= n {
+                    continue;
+                }
+                if stored.first_n > n {
+                    page.entries.push(gap(number, n, stored.first_n - 1));
+                    n = stored.first_n;
+                }
+                let skip = (n - stored.first_n) as usize;
+                let take = (end - n) as usize;
+                for (index, reading) in readings.drain(..).enumerate().skip(skip).take(take) {
+                    let device = match head_names {
+                        Some(names) => names(reading.device.0),
+                        None => tail.name(reading.device.0),
+                    };
+                    let device = device.unwrap_or_else(|| unnamed(number, reading.device.0));
+                    let seq = Seq::new(number, stored.first_n + index as u32);
+                    page.entries.push(Entry::Reading { seq, device, reading });
+                }
+                n = end;
+            }
+            if n == before {
+                // Nothing further is stored: the rest, up to the limit, is gone.
+                page.entries.push(gap(number, n, limit - 1));
+                n = limit;
+            }
+        }
+        page.next = Seq::new(number, n);
+        Ok(page)
+    }
+
+    /// A handle on a generation, opened at most once at a time.
+    pub(super) fn tail(&self, number: u32) -> Result<Arc<Tail>, ReadError> {
+        let mut state = self.state();
+        if let Some(at) = state.tails.iter().position(|tail| tail.generation.number() == number) {
+            let tail = state.tails.remove(at);
+            state.tails.push(Arc::clone(&tail));
+            return Ok(tail);
+        }
+        if let Some(head) = state.head.as_ref().filter(|head| head.number() == number) {
+            return Ok(Tail::new(Arc::clone(head)));
+        }
+        if let Some(tail) = state.handles.get(&number).and_then(Weak::upgrade) {
+            return Ok(tail);
+        }
+        // Opening under the lock: a sealed generation opens in tens of milliseconds, and nobody opens it twice.
+        let generation = match Generation::recover(&*self.disk, &self.generation_dir(number), number) {
+            Ok(generation) => generation,
+            Err(error) if is_damage(&error) => {
+                tracing::error!(generation = number, %error, "generation moved to quarantine: it cannot be opened");
+                let moved = self.quarantine(number).and_then(|()| {
+                    update(&mut state.manifest, number, |record| record.state = State::Quarantined);
+                    state.manifest.store(&*self.disk, &self.dir)
+                });
+                let cause = moved.err().map_or_else(|| error.to_string(), |error| error.to_string());
+                return Err(ReadError::Open { generation: number, cause });
+            }
+            Err(error) => return Err(ReadError::Open { generation: number, cause: error.to_string() }),
+        };
+        let tail = Tail::new(Arc::new(generation));
+        state.keep_open(&tail);
+        Ok(tail)
+    }
+
+    /// The newest stored readings, newest blocks first, at most about `most`, for the windows of known stamps.
+    pub fn newest(&self, most: usize, since_ms: i64, mut each: impl FnMut(&Reading, Option<Arc<str>>)) {
+        let numbers: Vec<(u32, u32)> = {
+            let state = self.state();
+            let sealed = state.manifest.generations.iter().rev();
+            sealed.filter(|(_, r)| r.state == State::Sealed).map(|(&n, r)| (n, r.count)).collect()
+        };
+        let mut seen = 0;
+        for (number, count) in numbers {
+            if count == 0 {
+                continue;
+            }
+            let Ok(tail) = self.tail(number) else { continue };
+            let mut before = count;
+            loop {
+                let Ok(blocks) = tail.generation.blocks_before(before, READ_BLOCKS) else { break };
+                let Some(oldest) = blocks.last() else { break };
+                before = oldest.first_n;
+                for Stored { value, .. } in &blocks {
+                    let mut readings = Vec::new();
+                    match block::decode(value, &mut readings) {
+                        Ok(header) if header.latest_ms < since_ms => return,
+                        Ok(_) => {}
+                        Err(_) => continue,
+                    }
+                    seen += readings.len();
+                    for reading in &readings {
+                        each(reading, tail.name(reading.device.0));
+                    }
+                    if seen >= most {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
+    let mut boot = [0u8; 16];
+    // A boot id that cannot be read stays zero: stamps of that generation can then not be told apart by boot.
+    let _ = hex::decode_to_slice(&record.boot, &mut boot);
+    Page { spool: record.spool.as_str().into(), boot: BootId(boot), entries, next }
+}
+
+fn quarantined(number: u32, record: &Record, from: Seq, after: Seq) -> Page {
+    let mut entries = Vec::new();
+    if from.n() < record.count {
+        entries.push(gap(number, from.n(), record.count - 1));
+    }
+    entries.push(Entry::End { generation: number, count: record.count });
+    page(record, entries, after)
+}
+
+fn gap(generation: u32, first: u32, last: u32) -> Entry {
+    Entry::Gap { first: Seq::new(generation, first), last: Seq::new(generation, last), cause: GapCause::Lost }
+}
+
+/// A device whose name is damaged is still told apart from the others.
+fn unnamed(generation: u32, device: u32) -> Arc<str> {
+    format!("unnamed-{generation}-{device}").into()
+}

@@ -1,0 +1,600 @@
+//! One client's connection, after its CONNECT was accepted: one task, one loop.
+//!
+//! Promises: everything of one socket read is appended at once; reading goes on while acknowledgements are pending
+//! (up to the in-flight limit); all acknowledgements that a commit releases go out in one write, in the order of
+//! their publishes; a PUBACK or PUBREC is written only for an [`Ack`]. What a client does not read is bounded, and a
+//! client that takes nothing for [`WRITE_PATIENCE`] is closed. After the end, what was appended is still
+//! committed, and passed on to local subscribers once it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::ack::{self, Ack};
+use super::codec::{self, Control, Will};
+use super::delivery::Client;
+use super::intake::{Intake, Means, Pending, Rejected};
+use super::listener::Shared;
+use super::message::Message;
+use super::metrics::Metrics;
+use super::permission::Permissions;
+use super::publish::{Malformed, Publish, Qos, Version, frame};
+use super::router::HubError;
+use super::session::{Order, Owner, Session, Wait};
+use crate::journal::{Durable, Ticket};
+
+/// First size of the read buffer; it grows to `READ_MOST` when a read fills it.
+const READ_FIRST: usize = 4 << 10;
+const READ_MOST: usize = 32 << 10;
+/// Bytes that may wait to be written before nothing more is read from a client.
+const WRITE_MOST: usize = 64 << 10;
+/// How long a client may take nothing of what is written to it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// A publisher that sent nothing for this long while its acknowledgements are pending waits for them.
+const STALL: Duration = Duration::from_millis(50);
+/// A publisher whose next publish follows its acknowledgements within this time is proven to wait for them.
+const PROVEN: Duration = Duration::from_millis(10);
+/// Longest time between two looks at the clock of a quiet connection.
+const QUIET: Duration = Duration::from_secs(3600);
+/// How long a closing connection may take to write its last bytes, and to be read empty.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Who the client is and what was agreed on.
+pub(crate) struct Terms {
+    pub owner: Owner,
+    pub permissions: Permissions,
+    pub client: Client,
+    /// Zero: no limit.
+    pub keep_alive: Duration,
+    /// `None`: as long as there is room.
+    pub keep_session: Option<Duration>,
+    pub will: Option<Will>,
+    pub orders: mpsc::Receiver<Order>,
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+enum End {
+    /// DISCONNECT.
+    Graceful {
+        with_will: bool,
+    },
+    /// The socket is closed or broken.
+    Lost,
+    Malformed(Malformed),
+    NotAuthorized,
+    /// Silence beyond the keep alive, or nothing read.
+    Timeout,
+    TakenOver(oneshot::Sender<Session>),
+    Revoked,
+    Shutdown,
+    /// The router for subscribers was replaced.
+    Router,
+}
+
+impl End {
+    /// Reason code of the DISCONNECT that is sent, if one is.
+    fn code(&self) -> Option<u8> {
+        match self {
+            Self::Graceful { .. } | Self::Lost => None,
+            Self::Malformed(error) => Some(error.code()),
+            Self::NotAuthorized => Some(0x87),
+            Self::Timeout => Some(0x8D),
+            Self::TakenOver(_) => Some(0x8E),
+            Self::Revoked => Some(0x98),
+            Self::Shutdown => Some(0x8B),
+            Self::Router => Some(0x88),
+        }
+    }
+}
+
+pub(crate) struct Connection<R, W> {
+    read: R,
+    write: W,
+    inbuf: BytesMut,
+    out: BytesMut,
+    shared: Arc<Shared>,
+    terms: Terms,
+    session: Session,
+    intake: Intake,
+    pending: VecDeque<Pending>,
+    /// Publishes with QoS 1 or 2 among them.
+    unanswered: usize,
+    /// `inbuf` may hold complete packets.
+    more: bool,
+    last_read: Instant,
+    last_write: Instant,
+    /// When acknowledgements last went out.
+    answered: Option<Instant>,
+    proven: bool,
+    /// The group for which the journal was told that this client waits.
+    told: Option<Ticket>,
+    /// Reused for what a commit releases.
+    durable: Option<(Ticket, Durable)>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
+    /// `inbuf` holds what came behind the CONNECT, `out` the CONNACK.
+    pub(crate) fn new(
+        read: R,
+        write: W,
+        (inbuf, out): (BytesMut, BytesMut),
+        shared: Arc<Shared>,
+        terms: Terms,
+        session: Session,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            read,
+            write,
+            more: !inbuf.is_empty(),
+            inbuf,
+            out,
+            shared,
+            terms,
+            session,
+            intake: Intake::default(),
+            pending: VecDeque::new(),
+            unanswered: 0,
+            last_read: now,
+            last_write: now,
+            answered: None,
+            proven: false,
+            told: None,
+            durable: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self, shutdown: watch::Receiver<bool>) {
+        let end = match self.resume().await {
+            Ok(()) => self.serve(shutdown).await,
+            Err(HubError::Dead | HubError::Filters) => End::Router,
+        };
+        self.finish(end).await;
+    }
+
+    async fn resume(&mut self) -> Result<(), HubError> {
+        let now = self.shared.clock.now().uptime_ms;
+        self.session.subscriber.resume(&self.shared.hub, self.terms.client, &mut self.out, now).await
+    }
+
+    async fn serve(&mut self, mut shutdown: watch::Receiver<bool>) -> End {
+        let mut durable = self.shared.journal.watch_durable();
+        let mut generation = self.shared.hub.generation();
+        generation.mark_unchanged();
+        let mut draining = *shutdown.borrow_and_update();
+        let timer = tokio::time::sleep_until(self.deadline());
+        tokio::pin!(timer);
+        loop {
+            if self.more && !draining && self.may_take_in() {
+                match self.take_in().await {
+                    Ok(None) => {}
+                    Ok(Some(end)) => return end,
+                    Err(Rejected::Malformed(error)) => return End::Malformed(error),
+                    Err(Rejected::NotAuthorized) => return End::NotAuthorized,
+                }
+                // Seen before the look at what is durable: a commit after it wakes the loop again.
+                durable.borrow_and_update();
+                self.release();
+            }
+            if draining && self.pending.is_empty() && self.out.is_empty() {
+                return End::Shutdown;
+            }
+            if self.session.subscriber.owes() {
+                let now = self.shared.clock.now().uptime_ms;
+                self.session.subscriber.pay(self.terms.client, &mut self.out, WRITE_MOST, now);
+            }
+            let deadline = self.deadline();
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            let may_read = !draining && !self.more && self.may_take_in();
+            let may_deliver =
+                !draining && self.out.len() < WRITE_MOST && self.session.subscriber.ready(self.terms.client);
+            if may_read {
+                self.make_room();
+            }
+            tokio::select! {
+                read = self.read.read_buf(&mut self.inbuf), if may_read => match read {
+                    Ok(0) | Err(_) => return End::Lost,
+                    Ok(_) => {
+                        self.last_read = Instant::now();
+                        self.more = true;
+                    }
+                },
+                changed = durable.changed(), if !self.pending.is_empty() => {
+                    if changed.is_err() {
+                        return End::Shutdown;
+                    }
+                    self.release();
+                    self.more |= !self.inbuf.is_empty();
+                    if !self.out.is_empty() && self.write_some().await.is_err() {
+                        return End::Lost;
+                    }
+                },
+                written = self.write.write(&self.out), if !self.out.is_empty() => match written {
+                    Ok(0) | Err(_) => return End::Lost,
+                    Ok(n) => {
+                        self.out.advance(n);
+                        self.last_write = Instant::now();
+                    }
+                },
+                message = self.session.subscriber.next(), if may_deliver => match message {
+                    Ok(Some((topic, envelope))) => {
+                        let now = self.shared.clock.now().uptime_ms;
+                        let client = self.terms.client;
+                        self.session.subscriber.deliver(&topic, &envelope, client, &mut self.out, now);
+                    }
+                    Ok(None) => {}
+                    Err(_) => return End::Router,
+                },
+                order = self.terms.orders.recv() => match order {
+                    Some(Order::Yield(give)) => return End::TakenOver(give),
+                    Some(Order::Revoked) | None => return End::Revoked,
+                },
+                _ = generation.changed() => {
+                    if self.session.subscriber.orphaned() {
+                        return End::Router;
+                    }
+                },
+                _ = shutdown.changed(), if !draining => draining = true,
+                () = &mut timer => {
+                    if let Some(end) = self.on_timer() {
+                        return end;
+                    }
+                    timer.as_mut().reset(self.deadline());
+                },
+            }
+        }
+    }
+
+    /// May more publishes be taken in? The limits are back-pressure: the client's next bytes stay in its socket.
+    fn may_take_in(&self) -> bool {
+        let in_flight = usize::from(self.shared.limits.in_flight);
+        // MQTT 5 was told the limit, so exceeding it is an error that has to be seen.
+        let answers = self.terms.client.version == Version::V5 || self.unanswered < in_flight;
+        answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
+    }
+
+    fn make_room(&mut self) {
+        if self.inbuf.capacity() == self.inbuf.len() {
+            let more = self.inbuf.len().clamp(READ_FIRST, READ_MOST);
+            self.inbuf.reserve(more);
+        }
+    }
+
+    /// Takes in the complete packets of the buffer; what they stage is appended at once.
+    async fn take_in(&mut self) -> Result<Option<End>, Rejected> {
+        loop {
+            let scanned = self.scan();
+            // Also before an error: what came before it is taken.
+            if !self.intake.is_empty() {
+                let before = self.pending.len();
+                let exchanges = &mut self.session.awaiting_release;
+                let metrics = &self.shared.metrics;
+                self.intake.append(&self.shared.journal, exchanges, metrics, &mut self.pending).await;
+                let new = self.pending.iter().skip(before);
+                self.unanswered += new.filter(|p| p.qos != Qos::AtMostOnce).count();
+            }
+            match scanned? {
+                Scanned::Empty => {
+                    self.more = false;
+                    return Ok(None);
+                }
+                Scanned::Full if self.may_take_in() => {}
+                Scanned::Full => return Ok(None),
+                Scanned::Control(control) => {
+                    if let Some(end) = self.control(control).await {
+                        return Ok(Some(end));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads packets up to one that needs more than staging.
+    fn scan(&mut self) -> Result<Scanned, Rejected> {
+        let version = self.terms.client.version;
+        let in_flight = usize::from(self.shared.limits.in_flight);
+        let means = Means {
+            journal: &self.shared.journal,
+            mappings: &self.shared.mappings,
+            hub: &self.shared.hub,
+            metrics: &self.shared.metrics,
+            ring: &self.shared.ring,
+            permissions: &self.terms.permissions,
+            client_id: &self.terms.owner.client_id,
+            origin: self.terms.client.origin,
+            now: self.shared.clock.now(),
+            exchanges: in_flight,
+        };
+        let mut at = 0;
+        let mut answers = self.unanswered;
+        let scanned = loop {
+            let Some(rest) = self.inbuf.get(at..).filter(|rest| !rest.is_empty()) else {
+                break Ok(Scanned::Empty);
+            };
+            let packet = match frame(rest, self.shared.limits.packet_size) {
+                Ok(Some(packet)) => packet,
+                Ok(None) => break Ok(Scanned::Empty),
+                Err(error) => break Err(error.into()),
+            };
+            if packet.first >> 4 != 3 {
+                let whole = rest.get(..packet.total).unwrap_or(rest);
+                let control = codec::read_control(packet, whole, version);
+                at += packet.total;
+                match control {
+                    Ok(Control::Ping) => codec::write_pingresp(&mut self.out),
+                    Ok(Control::PubAck(pkid)) => self.session.subscriber.acknowledged(pkid),
+                    Ok(Control::PubRel(pkid)) => {
+                        let known = self.session.awaiting_release.remove(&pkid).is_some();
+                        ack::pubcomp(&mut self.out, version, pkid, known);
+                    }
+                    Ok(control) => break Ok(Scanned::Control(control)),
+                    Err(error) => break Err(error.into()),
+                }
+                continue;
+            }
+            if answers >= in_flight || self.intake.full() {
+                if version == Version::V5 && answers >= in_flight {
+                    break Err(Malformed::ReceiveMaximum.into());
+                }
+                break Ok(Scanned::Full);
+            }
+            let staged = Publish::read(packet, version).map_err(Rejected::from).and_then(|publish| {
+                self.intake.stage(&publish, &mut self.session.awaiting_release, &means)?;
+                Ok(usize::from(publish.qos != Qos::AtMostOnce))
+            });
+            match staged {
+                Ok(answer) => answers += answer,
+                Err(error) => break Err(error),
+            }
+            at += packet.total;
+        };
+        self.inbuf.advance(at);
+        if self.unanswered == 0 && answers > 0 {
+            self.proven = self.answered.is_some_and(|at| self.last_read.duration_since(at) <= PROVEN);
+        }
+        scanned
+    }
+
+    async fn control(&mut self, control: Control) -> Option<End> {
+        let version = self.terms.client.version;
+        match control {
+            Control::Subscribe(pkid, filters) => {
+                let most = self.shared.limits.subscriptions;
+                let permissions = &self.terms.permissions;
+                let subscriber = &mut self.session.subscriber;
+                match subscriber.subscribe(filters, version, permissions, &self.shared.hub, most).await {
+                    Ok(codes) => {
+                        let refused = codes.iter().filter(|code| **code >= 0x80).count();
+                        self.shared.metrics.denied.inc_by(refused as u64);
+                        codec::write_suback(&mut self.out, version, pkid, &codes);
+                        None
+                    }
+                    Err(_) => Some(End::Router),
+                }
+            }
+            Control::Unsubscribe(pkid, filters) => {
+                match self.session.subscriber.unsubscribe(&filters).await {
+                    Ok(codes) => {
+                        codec::write_unsuback(&mut self.out, version, pkid, &codes);
+                        None
+                    }
+                    Err(_) => Some(End::Router),
+                }
+            }
+            Control::Disconnect { with_will, session_expiry } => {
+                if let Some(seconds) = session_expiry
+                    && self.terms.keep_session != Some(Duration::ZERO)
+                {
+                    self.terms.keep_session =
+                        (seconds != u32::MAX).then(|| Duration::from_secs(u64::from(seconds)));
+                }
+                Some(End::Graceful { with_will })
+            }
+            // The others are answered where they are read.
+            Control::PubAck(_) | Control::PubRel(_) | Control::Ping => None,
+        }
+    }
+
+    /// Writes every answer whose publish is durable or refused, up to the first that is neither.
+    fn release(&mut self) {
+        let version = self.terms.client.version;
+        let mut messages = Vec::new();
+        let before = self.unanswered;
+        while let Some(front) = self.pending.front() {
+            let ack = match front.wait {
+                Wait::Refused(reason) => Ack::Refused(reason),
+                Wait::Stored(ticket) => {
+                    if self.durable.is_none_or(|(known, _)| known != ticket) {
+                        let Some(proof) = self.shared.journal.durable(ticket) else { break };
+                        self.durable = Some((ticket, proof));
+                    }
+                    let Some((_, proof)) = self.durable else { break };
+                    Ack::Stored(proof)
+                }
+            };
+            let Some(Pending { qos, pkid, message, .. }) = self.pending.pop_front() else { break };
+            match qos {
+                Qos::AtMostOnce => {}
+                Qos::AtLeastOnce => ack::puback(&mut self.out, version, pkid, ack),
+                Qos::ExactlyOnce => {
+                    if ack.ends_qos2(version) {
+                        self.session.awaiting_release.remove(&pkid);
+                    }
+                    ack::pubrec(&mut self.out, version, pkid, ack);
+                }
+            }
+            self.unanswered -= usize::from(qos != Qos::AtMostOnce);
+            if let Some(message) = message {
+                self.intake.released(message.size());
+                messages.push(*message);
+            }
+        }
+        if !messages.is_empty() {
+            self.shared.hub.relay(messages);
+        }
+        if self.unanswered < before {
+            self.answered = Some(Instant::now());
+            self.told = None;
+        }
+    }
+
+    /// Writes what the socket takes at once, without waiting.
+    async fn write_some(&mut self) -> std::io::Result<()> {
+        let write = &mut self.write;
+        let out = &self.out;
+        let written = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut *write).poll_write(context, out) {
+                std::task::Poll::Ready(result) => result,
+                std::task::Poll::Pending => Ok(0),
+            })
+        })
+        .await?;
+        if written > 0 {
+            self.out.advance(written);
+            self.last_write = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// When the timer has something to look at. Busy connections reach their deadlines never: the timer is only
+    /// ever moved nearer here, and further when it fires.
+    fn deadline(&self) -> Instant {
+        let mut at = self.last_read + QUIET;
+        if !self.terms.keep_alive.is_zero() {
+            at = at.min(self.last_read + self.terms.keep_alive);
+        }
+        if self.unanswered > 0 && self.told.is_none() {
+            at = at.min(self.last_read + STALL);
+        }
+        if !self.out.is_empty() {
+            at = at.min(self.last_write.max(self.last_read) + WRITE_PATIENCE);
+        }
+        at
+    }
+
+    fn on_timer(&mut self) -> Option<End> {
+        let now = Instant::now();
+        let silent = now.duration_since(self.last_read);
+        // A client that is not read from (its limit is reached) cannot show that it lives.
+        if !self.terms.keep_alive.is_zero() && silent >= self.terms.keep_alive && self.may_take_in() {
+            return Some(End::Timeout);
+        }
+        if !self.out.is_empty() && now.duration_since(self.last_write.max(self.last_read)) >= WRITE_PATIENCE {
+            return Some(End::Timeout);
+        }
+        if self.unanswered > 0 && self.told.is_none() && silent >= STALL {
+            let newest = self.pending.iter().rev().find_map(|p| match p.wait {
+                Wait::Stored(ticket) => Some(ticket),
+                Wait::Refused(_) => None,
+            });
+            if let Some(ticket) = newest {
+                self.shared.journal.publisher_waits(ticket, self.proven);
+                self.told = Some(ticket);
+            }
+        }
+        if silent >= QUIET {
+            self.last_read = now;
+        }
+        None
+    }
+
+    async fn finish(mut self, end: End) {
+        let metrics = self.shared.metrics.clone();
+        match &end {
+            End::Malformed(error) => Metrics::count(&metrics.malformed, error.cause()),
+            End::Timeout => {
+                metrics.timeouts.inc();
+            }
+            End::TakenOver(_) => {
+                metrics.takeovers.inc();
+            }
+            _ => {}
+        }
+        tracing::debug!(client = %self.terms.owner.client_id, ?end, "MQTT connection ends");
+        let with_will = !matches!(end, End::Graceful { with_will: false });
+        if let Some(code) = end.code() {
+            codec::write_disconnect(&mut self.out, self.terms.client.version, code);
+        }
+        self.give_up_session(end);
+        last_words(&mut self.read, &mut self.write, &mut self.out).await;
+        drop(self.write);
+        drop(self.read);
+
+        let mut messages: Vec<Message> = Vec::new();
+        for pending in self.pending {
+            let Some(message) = pending.message else { continue };
+            if let Wait::Stored(ticket) = pending.wait {
+                self.shared.journal.wait(ticket).await;
+            }
+            messages.push(*message);
+        }
+        if let Some(will) = self.terms.will.filter(|_| with_will) {
+            messages.push(will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms));
+        }
+        if !messages.is_empty() && (self.shared.hub.wanted() || messages.iter().any(|m| m.retain)) {
+            self.shared.hub.relay(messages);
+        }
+    }
+
+    /// Hands the session to whom it belongs now.
+    fn give_up_session(&mut self, end: End) {
+        let session = std::mem::take(&mut self.session);
+        let Terms { owner, client, keep_session, .. } = &self.terms;
+        let claimed = match end {
+            End::TakenOver(give) => {
+                // If nobody takes it, a third connection has come, and starts anew.
+                let _ = give.send(session);
+                return;
+            }
+            End::Revoked => self.shared.registry.leave(owner, client.origin, session, Some(Duration::ZERO)),
+            _ => self.shared.registry.leave(owner, client.origin, session, *keep_session),
+        };
+        if let Err(session) = claimed {
+            while let Ok(order) = self.terms.orders.try_recv() {
+                if let Order::Yield(give) = order {
+                    let _ = give.send(*session);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Where a scan of the buffer stopped.
+enum Scanned {
+    /// No complete packet is left.
+    Empty,
+    /// A limit is reached.
+    Full,
+    Control(Control),
+}
+
+/// Writes what is left, and reads the client's last bytes away: unread ones would turn the close into a reset that
+/// may overtake what was written.
+pub(crate) async fn last_words<R, W>(read: &mut R, write: &mut W, out: &mut BytesMut)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let words = async {
+        write.write_all_buf(out).await?;
+        write.shutdown().await?;
+        let mut sink = [0u8; 4096];
+        for _ in 0..64 {
+            if read.read(&mut sink).await? == 0 {
+                break;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // The peer may be gone; nothing is owed to it any more.
+    let _ = tokio::time::timeout(LAST_WORDS, words).await;
+}

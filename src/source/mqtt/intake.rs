@@ -1,0 +1,318 @@
+//! The way in: PUBLISH packets of one connection become readings, staged until one append per socket read.
+//!
+//! A topic is looked at once: its mapping, its device and the permission are kept per connection, so that a publish
+//! on a known topic costs one comparison. Nothing is allocated per message unless it must be passed on to local
+//! subscribers or is retained.
+
+use std::collections::HashMap;
+
+use super::ack::Reason;
+use super::mapping::{DecodeContext, Mappings, Route};
+use super::message::{Message, Origin};
+use super::metrics::Metrics;
+use super::payload::Cause;
+use super::permission::{Permission, Permissions};
+use super::publish::{Malformed, Publish, Qos};
+use super::refused::Ring;
+use super::router::Hub;
+use super::session::Wait;
+use super::topic;
+use crate::clock::Stamp;
+use crate::journal::{Appended, Journal};
+use crate::reading::{DeviceId, Reading, Source};
+
+/// Topics remembered per connection; beyond it the memory starts anew.
+const TOPICS: usize = 256;
+/// Topic aliases a client may set (announced in CONNACK).
+pub(crate) const ALIASES: u16 = 16;
+/// Publishes taken in before an append, so that one socket read with very small packets stays bounded.
+pub(crate) const STAGED: usize = 1000;
+/// Bytes of messages for local subscribers that one connection may hold until they are durable.
+const HELD_BYTES: usize = 1 << 20;
+
+/// What the listener's connections share for taking in.
+pub(crate) struct Means<'a> {
+    pub journal: &'a Journal,
+    pub mappings: &'a Mappings,
+    pub hub: &'a Hub,
+    pub metrics: &'a Metrics,
+    pub ring: &'a Ring,
+    pub permissions: &'a Permissions,
+    pub client_id: &'a str,
+    pub origin: Origin,
+    pub now: Stamp,
+    /// QoS 2 packet ids that may wait for their PUBREL.
+    pub exchanges: usize,
+}
+
+/// Why a publish ends its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    Malformed(Malformed),
+    /// 3.1.1 has no way to say so but closing; MQTT 5 is told with the DISCONNECT.
+    NotAuthorized,
+}
+
+impl From<Malformed> for Rejected {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+/// An answer (or a message to pass on) that waits.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub wait: Wait,
+    pub qos: Qos,
+    pub pkid: u16,
+    pub message: Option<Box<Message>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// The next so many of the staged readings.
+    Readings(u32),
+    Settled(Wait),
+}
+
+#[derive(Debug)]
+struct Staged {
+    qos: Qos,
+    pkid: u16,
+    outcome: Outcome,
+    message: Option<Box<Message>>,
+}
+
+/// What a topic means for this connection.
+enum Verdict {
+    Readings { route: Route, device: Option<DeviceId>, own: bool },
+    NotReadings,
+    Denied,
+}
+
+/// The staging area of one connection; its buffers are reused.
+#[derive(Default)]
+pub(crate) struct Intake {
+    names: HashMap<Box<[u8]>, usize>,
+    verdicts: Vec<(Box<[u8]>, Verdict)>,
+    last: usize,
+    aliases: Vec<Option<Box<[u8]>>>,
+    staged: Vec<Staged>,
+    readings: Vec<Reading>,
+    appended: Vec<Appended>,
+    held_bytes: usize,
+}
+
+impl Intake {
+    pub(crate) fn full(&self) -> bool {
+        self.staged.len() >= STAGED
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    /// Reads one publish into the staging area.
+    pub(crate) fn stage(
+        &mut self,
+        publish: &Publish<'_>,
+        exchanges: &mut HashMap<u16, Wait>,
+        means: &Means<'_>,
+    ) -> Result<(), Rejected> {
+        if publish.qos == Qos::ExactlyOnce {
+            if let Some(wait) = exchanges.get(&publish.pkid) {
+                // Sent again before its PUBREL: the same answer, nothing is stored twice.
+                let outcome = Outcome::Settled(*wait);
+                self.staged.push(Staged { qos: publish.qos, pkid: publish.pkid, outcome, message: None });
+                return Ok(());
+            }
+            if exchanges.len() >= means.exchanges {
+                return Err(Malformed::ReceiveMaximum.into());
+            }
+            exchanges.insert(publish.pkid, Wait::Refused(Reason::Repeated));
+        }
+        let aliased;
+        let name = match publish.properties.alias {
+            None => publish.topic,
+            Some(alias) => {
+                self.alias(alias, publish.topic)?;
+                let known = self.aliases.get(usize::from(alias)).and_then(Option::as_deref);
+                aliased = known.ok_or(Malformed::TopicAlias)?.to_vec();
+                &aliased
+            }
+        };
+        let at = self.look(name, means)?;
+        let Some((_, verdict)) = self.verdicts.get(at) else { return Err(Malformed::TopicName.into()) };
+        let outcome = match verdict {
+            Verdict::Denied => {
+                means.metrics.denied.inc();
+                return Err(Rejected::NotAuthorized);
+            }
+            Verdict::NotReadings => {
+                means.metrics.unmapped.inc();
+                means.ring.unmapped(means.now.wall_ms, means.client_id, name, publish.payload);
+                let reason = if means.hub.wanted() { Reason::NotAReading } else { Reason::NoSubscriber };
+                Outcome::Settled(Wait::Refused(reason))
+            }
+            Verdict::Readings { route, device, own } => {
+                decode(route, *device, *own, publish, name, means, &mut self.readings)
+            }
+        };
+        let unreadable = matches!(
+            outcome,
+            Outcome::Settled(Wait::Refused(Reason::PayloadFormat | Reason::TooManyDevices))
+        );
+        let message = if !unreadable && (publish.retain || means.hub.wanted()) {
+            self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means.metrics)
+        } else {
+            None
+        };
+        self.staged.push(Staged { qos: publish.qos, pkid: publish.pkid, outcome, message });
+        Ok(())
+    }
+
+    /// Hands what is staged to the journal and says what each publish waits for.
+    pub(crate) async fn append(
+        &mut self,
+        journal: &Journal,
+        exchanges: &mut HashMap<u16, Wait>,
+        metrics: &Metrics,
+        pending: &mut impl Extend<Pending>,
+    ) {
+        metrics.publishes.inc_by(self.staged.len() as u64);
+        self.appended.clear();
+        if !self.readings.is_empty() {
+            metrics.readings.inc_by(self.readings.len() as u64);
+            journal.append(&mut self.readings, &mut self.appended).await;
+            self.readings.clear();
+            let duplicates = self.appended.iter().filter(|a| a.duplicate).count();
+            if duplicates > 0 {
+                metrics.duplicates.inc_by(duplicates as u64);
+            }
+        }
+        let mut appended = self.appended.iter();
+        pending.extend(self.staged.drain(..).filter_map(|staged| {
+            let wait = match staged.outcome {
+                Outcome::Settled(wait) => wait,
+                Outcome::Readings(n) => {
+                    let tickets = appended.by_ref().take(n as usize).map(|a| a.ticket);
+                    tickets.max().map_or(Wait::Refused(Reason::NotAReading), Wait::Stored)
+                }
+            };
+            if staged.qos == Qos::ExactlyOnce {
+                exchanges.insert(staged.pkid, wait);
+            }
+            let Staged { qos, pkid, message, .. } = staged;
+            (qos != Qos::AtMostOnce || message.is_some()).then_some(Pending { wait, qos, pkid, message })
+        }));
+    }
+
+    /// A held message was passed on.
+    pub(crate) fn released(&mut self, bytes: usize) {
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+    }
+
+    fn hold(&mut self, message: Message, metrics: &Metrics) -> Option<Box<Message>> {
+        if self.held_bytes + message.size() > HELD_BYTES {
+            metrics.relay_dropped.inc();
+            return None;
+        }
+        self.held_bytes += message.size();
+        Some(Box::new(message))
+    }
+
+    fn alias(&mut self, alias: u16, topic: &[u8]) -> Result<(), Malformed> {
+        if alias > ALIASES {
+            return Err(Malformed::TopicAlias);
+        }
+        if !topic.is_empty() {
+            self.aliases.resize(usize::from(ALIASES) + 1, None);
+            if let Some(slot) = self.aliases.get_mut(usize::from(alias)) {
+                *slot = Some(topic.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of this topic's verdict.
+    fn look(&mut self, name: &[u8], means: &Means<'_>) -> Result<usize, Malformed> {
+        if self.verdicts.get(self.last).is_some_and(|(known, _)| &**known == name) {
+            return Ok(self.last);
+        }
+        if let Some(&at) = self.names.get(name) {
+            self.last = at;
+            return Ok(at);
+        }
+        let text = std::str::from_utf8(name).ok().filter(|text| topic::valid_name(text));
+        let text = text.ok_or(Malformed::TopicName)?;
+        let verdict = judge(text, means);
+        if self.verdicts.len() >= TOPICS {
+            self.names.clear();
+            self.verdicts.clear();
+        }
+        self.last = self.verdicts.len();
+        self.names.insert(name.into(), self.last);
+        self.verdicts.push((name.into(), verdict));
+        Ok(self.last)
+    }
+}
+
+fn judge(name: &str, means: &Means<'_>) -> Verdict {
+    let own = match means.permissions.publish(name) {
+        Permission::Denied => return Verdict::Denied,
+        Permission::Own => true,
+        Permission::Any => false,
+    };
+    let Some(route) = means.mappings.route(name) else { return Verdict::NotReadings };
+    let device = match route.topic_device() {
+        // A topic of its own, in which the mapping finds another device.
+        Some(device) if own && means.permissions.name() != Some(device) => return Verdict::Denied,
+        Some(device) => means.journal.devices().intern(device),
+        None => None,
+    };
+    Verdict::Readings { route, device, own }
+}
+
+fn decode(
+    route: &Route,
+    device: Option<DeviceId>,
+    own: bool,
+    publish: &Publish<'_>,
+    name: &[u8],
+    means: &Means<'_>,
+    readings: &mut Vec<Reading>,
+) -> Outcome {
+    let first = readings.len();
+    let foreign = std::cell::Cell::new(false);
+    let devices = |device: &str| {
+        if own && means.permissions.name() != Some(device) {
+            foreign.set(true);
+            return None;
+        }
+        means.journal.devices().intern(device)
+    };
+    let context =
+        DecodeContext { arrival: means.now, topic_device: device, devices: &devices, source: Source::Mqtt };
+    match route.decode(publish.payload, &context, readings) {
+        Ok(()) => {
+            let new = readings.get(first..).unwrap_or_default();
+            if publish.dup {
+                let unstamped = new.iter().filter(|r| r.device_time.is_none()).count();
+                means.metrics.possible_duplicates.inc_by(unstamped as u64);
+            }
+            Outcome::Readings(u32::try_from(new.len()).unwrap_or(u32::MAX))
+        }
+        Err(error) => {
+            readings.truncate(first);
+            let (cause, reason) = match error.cause {
+                // In a topic of its own a device speaks for itself only.
+                _ if foreign.get() => ("foreign_device", Reason::PayloadFormat),
+                Cause::TooManyDevices => (error.cause.as_str(), Reason::TooManyDevices),
+                _ => (error.cause.as_str(), Reason::PayloadFormat),
+            };
+            Metrics::count(&means.metrics.unreadable, cause);
+            means.ring.push(means.now.wall_ms, means.client_id, name, publish.payload, cause);
+            Outcome::Settled(Wait::Refused(reason))
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The state directory: who owns it, and who this gateway is.
+//!
+//! Promise: at most one process works in a state directory (`lock`, an advisory lock that dies with its owner, which
+//! holds the owner's process id and the address of its control socket), and a gateway without a configured id keeps
+//! the one it made up (`gateway-id`).
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+const LOCK_FILE: &str = "lock";
+const ID_FILE: &str = "gateway-id";
+/// The lock file holds a number and a path; more is not ours.
+const LOCK_FILE_LIMIT: u64 = 4096;
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(
+        "another fogbeat (process {pid}) works in {dir}; stop it, or set gateway.state_dir to another directory"
+    )]
+    InUse { dir: PathBuf, pid: String },
+    #[error(
+        "the state directory {dir} cannot be written ({source}); make it writable for this user, or choose another \
+         with --config FILE or FOGBEAT__GATEWAY__STATE_DIR=/path"
+    )]
+    Unusable { dir: PathBuf, source: io::Error },
+    #[error("the gateway's id in {path} is not usable ({source}); set gateway.id")]
+    Id { path: PathBuf, source: io::Error },
+}
+
+/// A state directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+/// What the lock file says about the process that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub pid: String,
+    /// Where it answers, if it does.
+    pub socket: Option<PathBuf>,
+}
+
+impl StateDir {
+    /// Makes the directory if it is missing (mode 0700) and locks it.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let unusable = |source| StateError::Unusable { dir: path.to_owned(), source };
+        if !path.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        }
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(LOCK_FILE))
+            .map_err(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = read_owner(&mut lock).map_or_else(|| "unknown".to_owned(), |owner| owner.pid);
+                return Err(StateError::InUse { dir: path.to_owned(), pid });
+            }
+            Err(errno) => return Err(unusable(errno.into())),
+        }
+        let mut state = Self { path: path.to_owned(), lock };
+        state.announce(None).map_err(unusable)?;
+        Ok(state)
+    }
+
+    /// Writes into the lock file who holds it and where it answers.
+    pub fn announce(&mut self, socket: Option<&Path>) -> io::Result<()> {
+        let socket = socket.map(|path| format!("{}\n", path.display())).unwrap_or_default();
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        self.lock.write_all(format!("{}\n{socket}", std::process::id()).as_bytes())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configured id, or the one made once and kept here. Never the host name: every Pi has the same.
+    pub fn gateway_id(&self, configured: Option<&str>) -> Result<String, StateError> {
+        if let Some(id) = configured {
+            return Ok(id.to_owned());
+        }
+        let path = self.path.join(ID_FILE);
+        let failed = |source| StateError::Id { path: path.clone(), source };
+        match std::fs::read_to_string(&path) {
+            Ok(text) if is_made_id(text.trim()) => Ok(text.trim().to_owned()),
+            Ok(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidData, "not what was written"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let id = make_id().map_err(failed)?;
+                let fresh = path.with_extension("new");
+                let mut file = File::create(&fresh).map_err(failed)?;
+                writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(failed)?;
+                std::fs::rename(&fresh, &path).map_err(failed)?;
+                File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(failed)?;
+                Ok(id)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// The process that works in `dir` at the moment, if there is one.
+pub fn owner(dir: &Path) -> io::Result<Option<Owner>> {
+    let mut file = match File::open(dir.join(LOCK_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(read_owner(&mut file)),
+        Ok(()) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn read_owner(file: &mut File) -> Option<Owner> {
+    let mut text = String::new();
+    file.take(LOCK_FILE_LIMIT).read_to_string(&mut text).ok()?;
+    let mut lines = text.lines();
+    let pid = lines.next().filter(|pid| pid.parse::<u32>().is_ok())?.to_owned();
+    Some(Owner { pid, socket: lines.next().map(PathBuf::from) })
+}
+
+/// RFC 4648 base32 in small letters: no pair of characters that people mistake for each other.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+fn make_id() -> io::Result<String> {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    let letters = bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31)));
+    Ok("gw-".chars().chain(letters.map(|letter| char::from(*letter))).collect())
+}
+
+fn is_made_id(id: &str) -> bool {
+    id.strip_prefix("gw-").is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| ALPHABET.contains(&b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_has_one_owner_who_can_be_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(owner(dir.path()).unwrap(), None);
+        let mut first = StateDir::open(dir.path()).unwrap();
+        first.announce(Some(Path::new("/run/x.sock"))).unwrap();
+        let me = std::process::id().to_string();
+        let told = StateDir::open(dir.path()).unwrap_err().to_string();
+        assert!(told.contains(&format!("process {me}")), "{told}");
+        let found = owner(dir.path()).unwrap().unwrap();
+        assert_eq!(found, Owner { pid: me, socket: Some("/run/x.sock".into()) });
+        drop(first);
+        assert_eq!(owner(dir.path()).unwrap(), None);
+        StateDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_id_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let id = state.gateway_id(None).unwrap();
+        assert!(is_made_id(&id), "{id}");
+        assert_eq!(state.gateway_id(None).unwrap(), id);
+        assert_eq!(state.gateway_id(Some("gym-12")).unwrap(), "gym-12");
+        std::fs::write(dir.path().join(ID_FILE), "").unwrap();
+        state.gateway_id(None).unwrap_err();
+    }
+}
