@@ -89,7 +89,11 @@ async fn until_interrupted(options: &Options) -> Result<Report, DemoError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(DemoError::Runtime)?;
     let place = Place::prepare(options.keep.as_deref())?;
     let story = Story::new(Duration::from_secs(options.seconds));
-    let screen = Screen::new(story.length(), options.straps.into());
+    let screen = Screen::new(
+        story.length(),
+        options.straps.into(),
+        show::expected_backlog(story, options.straps.into()),
+    );
     let outcome = tokio::select! {
         outcome = show::perform(story, options.straps.into(), &place, &screen) => Some(outcome),
         _ = interrupt.recv() => None,

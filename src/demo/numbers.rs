@@ -13,8 +13,10 @@ pub struct Numbers {
     pub missing: u64,
     /// Missing numbers that lie in a `gap` line.
     pub explained: u64,
-    /// Generations before the last one without an `end` line: nobody says how many numbers they gave.
+    /// Generations between the first and the last one without an `end` line: nobody says how many numbers they gave.
     pub without_end: u64,
+    /// Delivered numbers that a `gap` line says will never come.
+    pub contradicted: u64,
     /// Readings whose number lies beyond the count that its generation's `end` line states.
     pub beyond_end: u64,
     /// Lines whose `id` is not `<spool>-<number>`.
@@ -57,17 +59,25 @@ pub fn add_up(lines: &[Line]) -> Numbers {
             (Some(_), ..) => {}
         }
     }
-    let last = generations.keys().next_back().copied();
     numbers.generations = generations.len() as u64;
-    for (generation, Generation { found, end }) in generations {
+    let Some((first, last)) = generations.keys().next().copied().zip(generations.keys().next_back().copied())
+    else {
+        return numbers;
+    };
+    for number in first..=last {
+        let Generation { found, end } = generations.remove(&number).unwrap_or_default();
+        let in_gap = |n: u32| {
+            let seq = (u64::from(number) << 32) | u64::from(n);
+            gaps.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+        };
         let highest = found.last().map_or(0, |n| u64::from(*n) + 1);
         let count = end.map_or(highest, u64::from);
-        numbers.without_end += u64::from(end.is_none() && Some(generation) != last);
+        numbers.without_end += u64::from(end.is_none() && number != last);
         numbers.beyond_end += found.range(u32::try_from(count).unwrap_or(u32::MAX)..).count() as u64;
+        numbers.contradicted += found.iter().filter(|n| in_gap(**n)).count() as u64;
         for n in (0..count).filter_map(|n| u32::try_from(n).ok()).filter(|n| !found.contains(n)) {
-            let seq = (u64::from(generation) << 32) | u64::from(n);
             numbers.missing += 1;
-            numbers.explained += u64::from(gaps.iter().any(|(first, last)| (*first..=*last).contains(&seq)));
+            numbers.explained += u64::from(in_gap(n));
         }
     }
     numbers
@@ -116,6 +126,16 @@ mod tests {
     #[test]
     fn only_the_last_generation_may_be_open() {
         assert_eq!(add_up(&lines(&(readings(1, &[0]) + &readings(2, &[0])))).without_end, 1);
+        let end = "{\"id\":\"spool-z\",\"type\":\"end\",\"generation\":1,\"count\":1}\n";
+        let skipped = readings(1, &[0]) + end + &readings(3, &[0]);
+        assert_eq!(add_up(&lines(&skipped)).without_end, 1, "nothing is known of generation 2");
+    }
+
+    #[test]
+    fn a_gap_over_a_delivered_number_is_a_contradiction() {
+        let gap =
+            "{\"id\":\"spool-x-y\",\"type\":\"gap\",\"first_seq\":4294967296,\"last_seq\":4294967297}\n";
+        assert_eq!(add_up(&lines(&(readings(1, &[1, 2]) + gap))).contradicted, 1);
     }
 
     #[test]

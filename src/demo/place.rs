@@ -12,6 +12,8 @@ const FOLDER: &str = "fogbeat-demo";
 const TRIES: u32 = 1000;
 /// Batches are closed early, so that one sees them come; 60 s is the gateway's default.
 const BATCH_MAX_AGE: &str = "3s";
+/// See [`free_port`].
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The demo's folder.
 #[derive(Debug)]
@@ -40,7 +42,12 @@ impl Place {
         };
         let root = std::path::absolute(&shown)
             .map_err(|source| DemoError::Folder { path: shown.clone(), source })?;
-        let place = Self { shown, root, keep_all: keep.is_some(), mqtt: free_port()?, http: free_port()? };
+        let mqtt = free_port()?;
+        // Held until the second one is chosen.
+        let taken = TcpListener::bind(mqtt).map_err(DemoError::Port)?;
+        let http = free_port()?;
+        drop(taken);
+        let place = Self { shown, root, keep_all: keep.is_some(), mqtt, http };
         for folder in [place.lake(), place.state()] {
             std::fs::create_dir_all(&folder).map_err(|source| DemoError::Folder { path: folder, source })?;
         }
@@ -165,11 +172,18 @@ fn numbered(parent: &Path) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// A loopback port that nobody uses at this moment.
+/// A loopback port that nobody uses at this moment, below the range of outgoing connections: a strap that knocks on the
+/// closed port of a dead gateway could otherwise be given that very port for its own end, and connect to itself.
 fn free_port() -> Result<SocketAddr, DemoError> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map_err(DemoError::Port)
+    let first = PORTS.start + (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in (first..PORTS.end).chain(PORTS.start..first) {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr()) {
+            Ok(address) => return Ok(address),
+            Err(error) => refused = error,
+        }
+    }
+    Err(DemoError::Port(refused))
 }
 
 #[cfg(test)]

@@ -188,6 +188,7 @@ fn broken(published: &Sums, found: &Findings, bad_exit: Option<String>) -> Vec<S
         (numbers.unexplained(), "numbers are missing without an explanation"),
         (numbers.without_end, "ended generations have no end line"),
         (numbers.beyond_end, "readings lie beyond the end of their generation"),
+        (numbers.contradicted, "delivered numbers lie in a gap line"),
         (numbers.unreadable, "lines have no readable number"),
         (
             published.published - published.acknowledged.min(published.published),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use console::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use super::report::count;
+use crate::reading::rfc3339;
 
 /// Between two lines of figures in a pipe.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -52,6 +52,8 @@ pub struct Screen {
     form: Form,
     begun: Instant,
     straps: u64,
+    /// The backlog that fills its bar.
+    full_backlog: u64,
     state: Mutex<State>,
 }
 
@@ -70,20 +72,23 @@ struct State {
 }
 
 impl Screen {
-    /// A screen for a show of `length` with `straps` straps.
+    /// A screen for a show of `length` with `straps` straps, in which a backlog of `full_backlog` is to be expected.
     #[must_use]
-    pub fn new(length: Duration, straps: u64) -> Self {
+    pub fn new(length: Duration, straps: u64, full_backlog: u64) -> Self {
         let form = if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(millis(length)), ProgressDrawTarget::stderr());
             // The template is fixed; without it the bar has its default look.
             if let Ok(style) = ProgressStyle::with_template("\n  {bar:40.cyan/238} {prefix}\n{msg}") {
                 bar.set_style(style.progress_chars("━━─"));
             }
+            let title = Style::new().for_stderr().bold().apply_to("fogbeat demo");
+            bar.println(format!("\n  {title}: straps, an outage, a kill -9, and the account"));
+            bar.println("");
             Form::Terminal(bar)
         } else {
             Form::Pipe
         };
-        Self { form, begun: Instant::now(), straps, state: Mutex::default() }
+        Self { form, begun: Instant::now(), straps, full_backlog, state: Mutex::default() }
     }
 
     /// Something happened.
@@ -151,7 +156,8 @@ impl Screen {
         } else {
             (number.clone(), Style::new().for_stderr().color256(238))
         };
-        let width = (backlog * BAR).div_ceil(state.highest_backlog.max(1)).min(BAR) as usize;
+        let width =
+            (backlog * BAR).div_ceil(self.full_backlog.max(state.highest_backlog).max(1)).min(BAR) as usize;
         let notes = [
             format!(
                 "{} from {} of {} straps",
@@ -203,8 +209,11 @@ fn seconds(duration: Duration) -> String {
 
 /// A dated line for a log. A closed pipe is no reason to stop the show.
 fn line(text: &str) {
-    let now = OffsetDateTime::now_utc();
-    let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
-    let stamp = now.format(&Rfc3339).unwrap_or_default();
-    let _ = writeln!(std::io::stderr(), "{stamp} {text}");
+    let now_ms = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    let mut line = Vec::with_capacity(text.len() + 32);
+    rfc3339::write(&mut line, i64::try_from(now_ms).unwrap_or_default());
+    line.push(b' ');
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'\n');
+    let _ = std::io::stderr().write_all(&line);
 }

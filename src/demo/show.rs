@@ -196,10 +196,25 @@ impl Stage<'_> {
     }
 }
 
+/// Readings that pile up during the outage.
+#[must_use]
+pub fn expected_backlog(story: Story, straps: usize) -> u64 {
+    let fast = (0..straps).filter(|strap| encoding(*strap) == Encoding::Json).count();
+    (story.outage().as_secs_f64() * FAST) as u64 * fast as u64
+}
+
+fn encoding(strap: usize) -> Encoding {
+    if strap % RAW_EVERY == RAW_EVERY - 1 { Encoding::Packet } else { Encoding::Json }
+}
+
 /// What strap number `strap` does.
 fn plan(strap: usize, story: Story, start: Instant) -> Plan {
-    let raw = strap % RAW_EVERY == RAW_EVERY - 1;
-    let (encoding, speed) = if raw { (Encoding::Packet, 1.0) } else { (Encoding::Json, FAST) };
+    let encoding = encoding(strap);
+    let speed = match encoding {
+        Encoding::Json => FAST,
+        // Without a stamp the time of a reading is that of its arrival.
+        Encoding::Packet => 1.0,
+    };
     // The strap's clock is right when it has played its recording to the end.
     let played_ms = (story.length().as_secs_f64() * speed * 1000.0) as i64;
     let now_ms =

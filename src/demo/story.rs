@@ -81,6 +81,12 @@ impl Story {
         .map(|(at, act)| Cue { at, act })
     }
 
+    /// How long nothing can be delivered.
+    #[must_use]
+    pub fn outage(&self) -> Duration {
+        self.at(UPLINK_BACK).saturating_sub(self.at(UPLINK_DOWN))
+    }
+
     fn radio(&self) -> Range<Duration> {
         let start = self.at(RADIO_LOST);
         start..start + self.away()

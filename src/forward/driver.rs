@@ -97,6 +97,8 @@ pub(super) struct Driver<U, F> {
     backoff: Backoff,
     /// Nothing is tried before this moment.
     pause: Option<Instant>,
+    /// The cursor could not be written: not tried before this moment.
+    confirm_after: Option<Instant>,
     /// Since when entries wait that are in no batch yet.
     waiting: Option<Instant>,
     /// The watermark at which the journal was found to hold nothing more.
@@ -144,6 +146,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             draining,
             retry_now,
             pause: None,
+            confirm_after: None,
             waiting: None,
             exhausted: None,
         })
@@ -160,8 +163,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             }
             if !self.paused(now) {
                 self.pause = None;
-                self.settle(now).await;
             }
+            self.settle(now).await;
             self.look(now);
             if self.draining.borrow().is_some() && self.is_empty() {
                 break Drained::Empty;
@@ -222,14 +225,19 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.pause.is_some_and(|until| until > now)
     }
 
-    /// Confirms what is complete, in order.
+    /// Confirms what is complete, in order; also while the rest waits for its next attempt.
     async fn settle(&mut self, now: Instant) {
+        if self.confirm_after.is_some_and(|after| after > now && self.pause.is_some()) {
+            return;
+        }
+        self.confirm_after = None;
         while let Some(sent) = self.window.front().filter(|sent| sent.taken.iter().all(|taken| *taken)) {
             let (feed, bounds) = (Arc::clone(&self.feed), sent.batch.bounds);
             if let Err(error) = blocking(move || feed.confirm(bounds)).await {
                 let failure =
                     Failure::new("cursor", error.to_string()).remedy(super::workshop::CURSOR_REMEDY);
                 self.failed(failure, true);
+                self.confirm_after = self.pause;
                 return;
             }
             self.board.confirmed(&sent.batch.members, now);
@@ -290,6 +298,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.holds_lines = workshop.holds_lines();
         self.workshop = Some(workshop);
         let since = self.waiting.unwrap_or_else(Instant::now);
+        // With an empty window it was the journal or the cursor that failed, and it does no longer.
+        if self.window.is_empty() && self.backoff.failures() > 0 && !matches!(outcome, Outcome::Failed(_)) {
+            self.backoff.succeeded();
+            self.board.working(State::Idle);
+        }
         match outcome {
             Outcome::Built(batch) => {
                 self.exhausted = None;

@@ -379,6 +379,21 @@ async fn what_cannot_succeed_is_shown_tried_slowly_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_is_confirmed_while_the_rest_is_stuck() {
+    let rig = rig(
+        3_000,
+        50_000,
+        |_| {},
+        |_, first| {
+            if first == 0 { Delivery::Confirmed } else { Delivery::Stuck(Failure::new("refused", "no")) }
+        },
+    );
+    rig.until("stuck", |rig| rig.handle.status().state == "stuck").await;
+    rig.until("the first is confirmed", |rig| rig.feed.cursor() > Seq(0)).await;
+    assert_eq!(rig.handle.status().state, "stuck");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_bounds_of_an_earlier_run_go_first_and_unchanged() {
     let open = [(0, 7), (7, 11)].map(|(from, to)| Bounds { from: Seq(from), to: Seq(to), fixed_ms: 5 });
     let rig = rig(30, 1 << 20, move |feed| feed.open = open.to_vec(), |_, _| Delivery::Confirmed);

@@ -21,8 +21,9 @@ use aws_smithy_http_client::tls;
 use super::{Delivery, Failure, Limits, Member, Uplink};
 use crate::config;
 
+/// The 4 MiB of a request are taken with its base64 in mind: 3 MiB of members.
 const LIMITS: Limits =
-    Limits { member_bytes: 1_000 * 1024, members: 500, delivery_bytes: 4 << 20, window: 8 };
+    Limits { member_bytes: 1_000 * 1024, members: 500, delivery_bytes: 3 << 20, window: 8 };
 /// Longest wait for a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest search for a region and for credentials (files, environment, instance metadata).

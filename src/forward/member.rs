@@ -14,9 +14,10 @@ use zstd::zstd_safe::{CCtx, CParameter};
 use crate::config::Encoding;
 use crate::journal::{Bounds, Seq};
 
-/// Deflate level: see `benches/encode.rs` for what each level costs and brings.
+/// Deflate level: the knee of the curve `benches/encode.rs` draws. On a PC about 0.7 us a reading; 8 and 9 take twice
+/// that for 5 % less, 5 saves a tenth of the time for 1 % more.
 const GZIP_LEVEL: u32 = 6;
-/// Zstandard level: see `benches/encode.rs`.
+/// Zstandard level: as fast as the gzip level and 8 % smaller; 1 to 4 are four times as fast and no smaller than gzip.
 const ZSTD_LEVEL: i32 = 6;
 /// 4 MiB: the text of a default batch. Readers such as Trino refuse windows of more than 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 22;

@@ -125,7 +125,7 @@ impl Store {
         Self { name: name.to_owned(), root, gateway, max_bytes, keep, metrics, ledger: None }
     }
 
-    /// One result per member, in order. A failure that concerns the lake as a whole ends the attempt.
+    /// One result per member, in order.
     pub(super) fn put(&mut self, members: &[Member]) -> Vec<Result<(), StoreError>> {
         let mut results: Vec<_> = Vec::with_capacity(members.len());
         for member in members {

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_firehose::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchError;
 
 use crate::config;
@@ -23,23 +23,23 @@ pub(super) fn error(error: &SdkError<PutRecordBatchError>, config: &config::Fire
             Delivery::Retry(Failure::new("timeout", message))
         }
         other if is_credentials(other) => Delivery::Stuck(
-            Failure::new("credentials", format!("no AWS credentials: {}", DisplayErrorContext(other))).remedy(
+            Failure::new("credentials", format!("no AWS credentials: {}", chain(other))).remedy(
                 "give the daemon AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance role",
             ),
         ),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            Delivery::Retry(Failure::new("timeout", format!("no connection: {}", DisplayErrorContext(error))))
+            Delivery::Retry(Failure::new("timeout", format!("no connection: {}", chain(error))))
         }
         SdkError::DispatchFailure(_) => {
-            Delivery::Retry(Failure::new("connection", format!("no connection: {}", DisplayErrorContext(error))))
+            Delivery::Retry(Failure::new("connection", format!("no connection: {}", chain(error))))
         }
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
-            let message = format!("the answer (HTTP {status}) cannot be read: {}", DisplayErrorContext(error));
+            let message = format!("the answer (HTTP {status}) cannot be read: {}", chain(error));
             Delivery::Retry(Failure::new("malformed_answer", message))
         }
         _ => Delivery::Stuck(
-            Failure::new("setup", format!("the request cannot be made: {}", DisplayErrorContext(error)))
+            Failure::new("setup", format!("the request cannot be made: {}", chain(error)))
                 .remedy("check region, endpoint_url and stream of the [[uplink]]"),
         ),
     }
@@ -105,6 +105,21 @@ fn service(status: u16, code: Option<&str>, message: Option<&str>, config: &conf
         _ if status == 429 => Delivery::Retry(Failure::new("throttled", text)),
         _ => Delivery::Retry(Failure::new("server_error", text)),
     }
+}
+
+/// What the error and its causes say, without the insides of requests.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The credentials chain has nothing to give; the SDK hides that below a failed dispatch.

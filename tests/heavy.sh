@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The figures the project promises, on a release build: tests/heavy.sh kill | power-cut | outage | soak | bench | all
+#
+#   kill       100 kills under 5,000 readings/s
+#   power-cut  30 power cuts (root, loop devices)
+#   outage     3 million readings against an uplink that refuses, then the backlog
+#   soak       a day of 40 straps in five minutes
+#   bench      ingest with Mosquitto beside it; further arguments go to the bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+durability() { # test name, environment
+    local name=$1
+    shift
+    cargo build --release --locked
+    env FOGBEAT_BIN="$PWD/target/release/fogbeat" "$@" \
+        cargo test --locked --test durability "$name" -- --nocapture
+}
+
+run() {
+    case $1 in
+        kill) durability kill:: FOGBEAT_KILLS="${FOGBEAT_KILLS:-100}" ;;
+        power-cut) durability power_cut:: FOGBEAT_CUTS="${FOGBEAT_CUTS:-30}" ;;
+        outage) durability outage:: FOGBEAT_OUTAGE="${FOGBEAT_OUTAGE:-3000000}" ;;
+        soak) durability soak:: FOGBEAT_SOAK_SECONDS="${FOGBEAT_SOAK_SECONDS:-300}" ;;
+        bench) shift; cargo bench --locked --bench ingest -- "$@" ;;
+        all) for part in kill power-cut outage soak bench; do run "$part"; done ;;
+        *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
+    esac
+}
+
+run "${1:-help}" "${@:2}"
