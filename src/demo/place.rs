@@ -211,7 +211,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let place = place(root.path());
         let text = std::fs::read_to_string(place.config()).unwrap();
-        let config: crate::config::Config = toml::from_str(&text).unwrap();
+        let config: crate::config::Config = crate::config::from_toml(&text).unwrap();
         assert_eq!(config.mqtt.listener.bind, place.mqtt);
         assert_eq!(config.gateway.state_dir, place.state());
         assert_ne!(place.mqtt, place.http);
