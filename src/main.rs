@@ -26,8 +26,12 @@ fn main() -> ExitCode {
     };
     cli::report(match command {
         Command::Run => run(&common),
+        Command::Demo(options) => return fogbeat::demo::run(&options),
         Command::Check(options) => cli::check::run(&common, &options),
         Command::Status(options) => cli::status::run(&common, &options),
+        Command::Device(command) => cli::device::run(&common, &command),
+        Command::Uplink(command) => cli::uplink::run(&common, &command),
+        Command::Journal(command) => cli::journal::run(&common, &command),
         Command::Completions(options) => cli::completions::run(&options),
     })
 }
@@ -40,6 +44,8 @@ fn run(common: &Common) -> Result<(), Failure> {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), profile, pid = std::process::id(), "fogbeat");
 
+    // What is written holds health data: not for everybody on this machine.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let state = StateDir::open(&config.gateway.state_dir)?;
     let again = common.clone();
     let reread = Box::new(move || {

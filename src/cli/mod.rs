@@ -4,9 +4,13 @@
 
 pub mod check;
 pub mod completions;
+pub mod device;
 mod exit;
+pub mod journal;
+mod offline;
 mod output;
 pub mod status;
+pub mod uplink;
 
 use std::path::PathBuf;
 
@@ -15,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 pub use exit::{Failure, Kind, report, usage};
 
 use crate::config::Config;
+use crate::demo;
 use crate::telemetry::Format;
 
 /// Edge gateway for heart-rate wearables: a reading that was acknowledged is on disk, arrives exactly accounted for,
@@ -51,12 +56,24 @@ pub enum Command {
     #[command(after_help = "SIGHUP reads the configuration again and says what needs a restart.\n\
         Example: fogbeat run --config gym.toml --log-level debug")]
     Run,
+    /// Show the whole product at work on this machine, and prove that nothing is lost
+    #[command(after_help = "Example: fogbeat demo --keep /tmp/fogbeat-demo")]
+    Demo(demo::Options),
     /// Validate the configuration and print the settings in force
     #[command(after_help = "Example: fogbeat check --config gym.toml && systemctl restart fogbeat")]
     Check(check::Options),
     /// Show what the running gateway does
     #[command(after_help = "Example: fogbeat status --json | jq .uplinks")]
     Status(status::Options),
+    /// Manage the devices that may publish
+    #[command(subcommand, after_help = "Example: fogbeat device add strap-17")]
+    Device(device::Command),
+    /// Manage the places that uplinks hold in the journal
+    #[command(subcommand, after_help = "Example: fogbeat uplink list")]
+    Uplink(uplink::Command),
+    /// Look into the journal of a gateway that is stopped
+    #[command(subcommand, after_help = "Example: fogbeat journal inspect")]
+    Journal(journal::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),

@@ -13,7 +13,7 @@ pub struct Mqtt {
     /// Names of presets from `config/mappings/` that are switched on.
     pub mappings: Vec<String>,
     /// The operator's own mappings, tried before the presets: `[[mqtt.mapping]]`.
-    #[serde(rename = "mapping", skip_serializing)]
+    #[serde(rename = "mapping")]
     pub custom: Vec<crate::source::mqtt::mapping::MappingConfig>,
     /// Further brokers to collect from: `[[mqtt.external]]`.
     #[serde(rename = "external")]

@@ -275,7 +275,8 @@ fn group(lines: &[Line], ranks: &[u32], text: &[u8], grouped: &mut Vec<u8>) {
     }
 }
 
-const fn cause_label(cause: GapCause) -> &'static str {
+/// What a `gap` line says.
+pub const fn cause_label(cause: GapCause) -> &'static str {
     match cause {
         GapCause::Lost => "lost",
         GapCause::Evicted => "evicted",

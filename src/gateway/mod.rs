@@ -8,6 +8,7 @@
 //! manager starts it anew; half a gateway would look alive and lose readings.
 
 mod answer;
+mod intake;
 mod notify;
 mod reload;
 mod signals;
@@ -30,9 +31,11 @@ use crate::control::{self, Call};
 use crate::forward::{self, Origin};
 use crate::health::{Health, Phase};
 use crate::journal::{self, Journal, RealDisk};
+use crate::source::mqtt;
 use crate::state::{StateDir, StateError};
 use crate::telemetry::{self, Logs};
 use crate::web;
+use intake::Intake;
 use signals::{Signals, Wish};
 use stages::{Ended, Stages};
 use status::Sources;
@@ -59,6 +62,12 @@ pub enum GatewayError {
     Bind { key: &'static str, address: SocketAddr, source: io::Error },
     #[error("the control socket {path} cannot be bound ({source}); a shorter gateway.state_dir may help")]
     Control { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Listener(#[from] mqtt::BindError),
+    #[error(transparent)]
+    External(#[from] mqtt::ExternalError),
+    #[error("the mapping table: {0}")]
+    Mapping(String),
     #[error(transparent)]
     Uplink(#[from] forward::SpawnError),
     #[error("signals cannot be heard: {0}")]
@@ -107,6 +116,8 @@ struct Gateway {
     uplinks: Vec<forward::Handle>,
     sources: Arc<Sources>,
     calls: mpsc::Receiver<Call>,
+    /// The stages that bring readings, and the word for them to end.
+    intake: Intake,
     /// Tells the stages beside the way of a reading (pages, control socket) to end.
     stop: watch::Sender<bool>,
     stages: Stages,
@@ -163,6 +174,8 @@ impl Gateway {
             uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
         }
 
+        let intake = Intake::start(&config, &id, &setup.state, &journal, &clock, &mut registry).await?;
+
         let sources = Arc::new(Sources {
             gateway: id,
             site: config.gateway.site.clone(),
@@ -170,6 +183,8 @@ impl Gateway {
             health: health.clone(),
             clock: clock.clone(),
             journal: journal.clone(),
+            listener: intake.listener(),
+            externals: intake.externals(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
         });
         let (asking, calls) = mpsc::channel(MOST_CALLS);
@@ -178,7 +193,7 @@ impl Gateway {
         if let Some((listener, address)) = http {
             tracing::info!(%address, "health, metrics and status");
             let sources = sources.clone();
-            let status = Box::new(move || serde_json::to_value(sources.status()).unwrap_or_default());
+            let status = Box::new(move || serde_json::to_value(sources.status().without_payloads()).unwrap_or_default());
             let pages = Arc::new(web::Pages { health: health.clone(), registry, status });
             stages.start("pages", async move {
                 if let Err(error) = web::serve(listener, pages, stopped).await {
@@ -186,7 +201,7 @@ impl Gateway {
                 }
             });
         }
-        Ok(Self { setup, health, journal, uplinks, sources, calls, stop, stages })
+        Ok(Self { setup, health, journal, uplinks, sources, calls, intake, stop, stages })
     }
 
     /// From ready to the end.
@@ -236,6 +251,7 @@ impl Gateway {
                     });
                 }
                 ended = self.stages.ended() => return Some(ended),
+                ended = self.intake.ended() => return Some(ended),
                 ended = uplink_ended(&mut self.uplinks) => return Some(ended),
                 _ = pulse.tick() => self.pulse(),
             }
@@ -285,10 +301,14 @@ impl Gateway {
         notify::stopping();
         self.health.enter(Phase::Stopping);
         tracing::info!(grace = %humantime::format_duration(grace), "stopping");
-        if tokio::time::timeout_at(deadline, self.journal.close()).await.is_err() {
+        let mut panicked = Vec::new();
+        let ingest = async {
+            panicked.extend(self.intake.stop(&self.journal).await);
+            self.journal.close().await;
+        };
+        if tokio::time::timeout_at(deadline, ingest).await.is_err() {
             tracing::error!("the last group could not be committed in time; it was not acknowledged");
         }
-        let mut panicked = Vec::new();
         let drains: Vec<_> =
             self.uplinks.drain(..).map(|uplink| tokio::spawn(uplink.drain(deadline))).collect();
         for drain in drains {

@@ -9,6 +9,7 @@ use crate::clock::SystemClock;
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
+use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
 /// The whole document.
@@ -25,6 +26,10 @@ pub struct Status {
     pub clock: Clock,
     pub process: Usage,
     pub journal: JournalStatus,
+    /// Left out when no port is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<mqtt::Status>,
+    pub external_brokers: Vec<mqtt::ExternalStatus>,
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
@@ -42,6 +47,17 @@ pub struct LeftBehind {
     pub queued_readings: u64,
 }
 
+impl Status {
+    /// For the page, which has no password: payloads that were not understood may hold somebody's heart rate.
+    pub fn without_payloads(mut self) -> Self {
+        if let Some(listener) = &mut self.listener {
+            listener.refused.clear();
+        }
+        self.external_brokers.iter_mut().for_each(|broker| broker.refused.clear());
+        self
+    }
+}
+
 /// Where the document's facts are.
 pub struct Sources {
     pub gateway: String,
@@ -50,6 +66,8 @@ pub struct Sources {
     pub health: Arc<Health>,
     pub clock: Arc<SystemClock>,
     pub journal: Journal,
+    pub listener: Option<mqtt::Handle>,
+    pub externals: Vec<mqtt::ExternalHandle>,
     pub uplinks: Vec<forward::Watcher>,
 }
 
@@ -67,6 +85,8 @@ impl Sources {
             clock: Clock { synced: self.clock.synced() },
             process: process::usage(),
             journal: self.journal.status(),
+            listener: self.listener.as_ref().map(mqtt::Handle::status),
+            external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
             left_behind: self.left_behind(),
         }

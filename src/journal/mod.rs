@@ -348,6 +348,11 @@ impl Journal {
         self.inner.spool.verify(generation.generation, generation.readings)
     }
 
+    /// Closes the open group at the next look, whatever the budget says: somebody stops and waits for it.
+    pub fn hurry(&self) {
+        self.inner.intake.hurry();
+    }
+
     /// Commits what is in the open group and ends the generation, so that its `end` can be delivered. Call it when no
     /// source is running any more; returns when it is done.
     pub async fn close(&self) {

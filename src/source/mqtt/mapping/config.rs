@@ -1,6 +1,6 @@
 //! One `[[mqtt.mapping]]` as it is written.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::source::mqtt::payload::{RrInput, TimeUnit};
 
@@ -9,7 +9,7 @@ use crate::source::mqtt::payload::{RrInput, TimeUnit};
 /// Pointers are JSON pointers (RFC 6901; `/` alone is the whole document as well) with selectors for arrays of named
 /// values: `/data[name=HR]/value` is the `value` of the first element of `data` whose `name` is `HR`; several
 /// selectors in a row must all hold. Numbers may be written as text.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MappingConfig {
     /// Topic filter; `+` is any one level, `#` at the end any number of them.
@@ -37,7 +37,7 @@ pub struct MappingConfig {
 }
 
 /// Whose reading it is; tried in the order pointer, level, name.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceFrom {
     /// A field of the payload, text or number.
@@ -49,7 +49,7 @@ pub struct DeviceFrom {
 }
 
 /// `"/rr"` or `["/rri1", "/rri2"]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     One(String),
@@ -66,7 +66,7 @@ impl OneOrMany {
 }
 
 /// A sensor's own bytes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
     pub format: RawFormat,
@@ -80,7 +80,7 @@ pub struct Raw {
     pub company: Option<u16>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum RawFormat {
     /// Heart Rate Measurement, characteristic 0x2A37.
     #[serde(rename = "2a37")]
@@ -93,7 +93,7 @@ pub enum RawFormat {
     Advert,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     #[default]
@@ -105,7 +105,7 @@ pub enum Encoding {
 }
 
 /// A condition on a field: either `equals` or `present`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     pub pointer: String,
@@ -115,7 +115,7 @@ pub struct Condition {
     pub present: Option<bool>,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Literal {
     Bool(bool),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
@@ -137,7 +137,7 @@ pub fn contact(value: &Scalar<'_>) -> Result<Contact, PayloadError> {
 }
 
 /// How a sender writes time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 pub enum TimeUnit {
     /// RFC 3339 text, or a number since the Unix epoch whose unit shows in its size: below 10^11 seconds (until the
     /// year 5138), below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
@@ -231,7 +231,7 @@ pub fn time(value: &Scalar<'_>, unit: TimeUnit) -> Result<Option<i64>, PayloadEr
 }
 
 /// The unit a sender gives its RR intervals in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 pub enum RrInput {
     #[default]
     #[serde(rename = "ms")]
