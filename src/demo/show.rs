@@ -16,7 +16,7 @@ use super::hearts::Hearts;
 use super::lake::{Lake, disk_bytes};
 use super::ledger::{Ledger, StrapAccount};
 use super::place::Place;
-use super::report::{Facts, Report, count};
+use super::report::{Facts, Report, Spool, count};
 use super::sample::Encoding;
 use super::screen::{Figures, Mood, Screen};
 use super::story::{Act, Story};
@@ -83,7 +83,7 @@ pub async fn perform(
         ),
     );
 
-    let gateway = stage.drawn(stage.acts(story, gateway)).await?;
+    let (gateway, spool) = stage.drawn(stage.acts(story, gateway)).await?;
     let ledger = Ledger { straps: stage.drawn(accounts(wearing)).await? };
     stage.drawn(stage.drained()).await;
     let duplicates_dropped = metric(place.http, DUPLICATES).await.map(|number| number as u64);
@@ -91,10 +91,10 @@ pub async fn perform(
     let status = stage.drawn(gateway.stop()).await?;
     watcher.abort_all();
 
-    let (root, spool) = (place.lake(), place.spool());
-    let (lake, spool_bytes) = blocking(move || {
+    let root = place.lake();
+    let lake = blocking(move || {
         let mut lake = Lake::default();
-        lake.look(&root).map(|()| (lake, disk_bytes(&spool)))
+        lake.look(&root).map(|()| lake)
     })
     .await??;
     screen.event(
@@ -108,16 +108,17 @@ pub async fn perform(
         found: audit(&ledger, &lake.lines),
         batches: &lake.batches,
         duplicates_dropped,
-        spool_bytes: Some(spool_bytes).filter(|bytes| *bytes > 0),
+        spool,
         bad_exit: (!status.success()).then(|| status.to_string()),
         lake: place.shown().join("lake").to_string_lossy().into_owned(),
     }))
 }
 
 impl Stage<'_> {
-    /// Everything that happens to the gateway, up to the straps' last beat.
-    async fn acts(&self, story: Story, gateway: Gateway) -> Result<Gateway, DemoError> {
+    /// Everything that happens to the gateway, up to the straps' last beat; its spool is measured before the kill.
+    async fn acts(&self, story: Story, gateway: Gateway) -> Result<(Gateway, Option<Spool>), DemoError> {
         let mut gateway = Some(gateway);
+        let mut spool = None;
         for cue in story.cues() {
             sleep_until(self.begun + cue.at).await;
             match cue.act {
@@ -127,6 +128,9 @@ impl Stage<'_> {
                         .event(Mood::Trouble, "uplink down: nothing can be delivered, the backlog grows");
                 }
                 Act::Kill => {
+                    let (readings, path) = (self.figures().acknowledged, self.place.spool());
+                    let disk_bytes = blocking(move || disk_bytes(&path)).await?;
+                    spool = (disk_bytes > 0).then_some(Spool { readings, disk_bytes });
                     if let Some(gateway) = gateway.take() {
                         let pid = gateway.pid().unwrap_or_default();
                         gateway.kill().await?;
@@ -159,7 +163,9 @@ impl Stage<'_> {
                 }
             }
         }
-        gateway.ok_or_else(|| DemoError::Task("the gateway was not started again".to_owned()))
+        let gateway =
+            gateway.ok_or_else(|| DemoError::Task("the gateway was not started again".to_owned()))?;
+        Ok((gateway, spool))
     }
 
     /// Until everything that was acknowledged is delivered, or for as long as the demo waits for that.
