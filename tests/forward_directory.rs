@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
-use fogbeat::config;
+use fogbeat::config::{self, Encoding};
 use fogbeat::forward::{self, Drained, Handle, Metrics, Origin};
 use fogbeat::journal::{Journal, RealDisk};
 use fogbeat::reading::{Contact, DeviceId, Reading, RrIntervals, RrUnit, Source};
@@ -79,12 +79,11 @@ impl Gateway {
         self.journal.wait(out.last().unwrap().ticket).await;
     }
 
-    fn uplink(&self, state: &Path, toml: &str, max_age: Duration) -> Handle {
-        let uplink: config::Uplink = toml::from_str(toml).unwrap();
+    fn uplink(&self, state: &Path, uplink: &config::Uplink, max_age: Duration) -> Handle {
         let batch = config::Batch { max_age, max_bytes: bytesize::ByteSize::kib(256) };
         let origin =
             Origin { gateway: "gym-12".into(), site: Some("gym".into()), state_dir: state.to_owned() };
-        forward::spawn(&uplink, &batch, &origin, &self.journal, Arc::new(StillClock), &Metrics::default())
+        forward::spawn(uplink, &batch, &origin, &self.journal, Arc::new(StillClock), &Metrics::default())
             .unwrap()
     }
 
@@ -92,6 +91,18 @@ impl Gateway {
         self.journal.close().await;
         self.driver.await.unwrap();
     }
+}
+
+fn uplink(name: &str, encoding: config::Encoding, kind: config::UplinkKind) -> config::Uplink {
+    config::Uplink { name: Some(name.to_owned()), encoding, from: config::From::Oldest, required: true, kind }
+}
+
+/// A directory uplink that writes to `path`.
+fn lake_at(path: &Path, encoding: config::Encoding) -> config::Uplink {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let keep = Duration::from_secs(30 * 86_400);
+    let directory = config::Directory { path: Some(path.to_owned()), max_bytes: None, keep };
+    uplink(name, encoding, config::UplinkKind::Directory(directory))
 }
 
 async fn drain(handle: Handle) -> Drained {
@@ -120,12 +131,12 @@ async fn duckdb_reads_what_the_journal_held_in_every_encoding() {
     let state = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(state.path());
     gateway.store(20_000).await;
-    for (encoding, extension) in [("gzip", ".json.gz"), ("zstd", ".json.zst"), ("json", ".json")] {
-        let lake = state.path().join(encoding);
-        let toml = format!(
-            "name = \"{encoding}\"\nkind = \"directory\"\nencoding = \"{encoding}\"\npath = {lake:?}"
-        );
-        assert_eq!(drain(gateway.uplink(state.path(), &toml, Duration::from_secs(60))).await, Drained::Empty);
+    for (encoding, extension) in
+        [(Encoding::Gzip, ".json.gz"), (Encoding::Zstd, ".json.zst"), (Encoding::Json, ".json")]
+    {
+        let lake = state.path().join(format!("lake{extension}"));
+        let handle = gateway.uplink(state.path(), &lake_at(&lake, encoding), Duration::from_secs(60));
+        assert_eq!(drain(handle).await, Drained::Empty);
         assert_eq!(count(&lake, extension), [20_000, 20_000, 20_000, bpm_sum(20_000), 20_000]);
     }
     gateway.stop().await;
@@ -138,7 +149,11 @@ async fn a_restart_goes_on_where_it_stood_and_accounts_for_the_generation() {
     for run in 1..=2 {
         let gateway = Gateway::start(state.path());
         gateway.store(5_000).await;
-        let handle = gateway.uplink(state.path(), "kind = \"directory\"", Duration::from_millis(20));
+        let handle = gateway.uplink(
+            state.path(),
+            &lake_at(&state.path().join("lake"), Encoding::Gzip),
+            Duration::from_millis(20),
+        );
         if run == 1 {
             // Left without a drain.
             while handle.status().delivered_readings < 5_000 {
@@ -162,12 +177,19 @@ async fn a_dead_uplink_holds_nobody_back_and_loses_nothing() {
     let server = firehose::Server::start([]).await;
     server.always(firehose::Mood::Drop);
     // No credentials are to be had here, or no server: dead either way.
-    let dead = format!(
-        "kind = \"firehose\"\nstream = \"heart-rate\"\nregion = \"eu-west-1\"\nendpoint_url = \"{}\"",
-        server.url()
-    );
+    let dead = config::Firehose {
+        stream: "heart-rate".into(),
+        region: Some("eu-west-1".into()),
+        endpoint_url: Some(server.url()),
+        timeout: Duration::from_secs(5),
+    };
+    let dead = uplink("firehose", Encoding::Gzip, config::UplinkKind::Firehose(dead));
     let dead = gateway.uplink(state.path(), &dead, Duration::from_millis(20));
-    let alive = gateway.uplink(state.path(), "kind = \"directory\"", Duration::from_millis(20));
+    let alive = gateway.uplink(
+        state.path(),
+        &lake_at(&state.path().join("lake"), Encoding::Gzip),
+        Duration::from_millis(20),
+    );
     gateway.store(10_000).await;
     assert_eq!(drain(alive).await, Drained::Empty);
     assert_eq!(count(&state.path().join("lake"), ".json.gz")[2], 10_000);

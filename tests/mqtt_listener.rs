@@ -1,5 +1,13 @@
 //! The MQTT listener over real sockets, byte by byte.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
 mod mqtt;
 
 use std::time::Duration;
@@ -190,6 +198,8 @@ async fn connects_are_refused_with_a_reason() {
     let mut device = Raw::open(gateway.addr()).await;
     device.send(&connect(5, 0xC2, &[], "x", &login)).await;
     assert_eq!(device.packet().await.unwrap()[3], 0);
+    device.send(&publish(5, 2, "hr/strap-2", 4, "72")).await;
+    device.expect(&[0x40, 3, 0, 4, 0x87]).await;
     store.remove("strap-1").unwrap();
     assert_eq!(device.packet().await, Some(vec![0xE0, 1, 0x98]), "a removed device is disconnected");
     assert_eq!(gateway.stored().await.len(), 1);

@@ -119,8 +119,9 @@ impl Stage<'_> {
     async fn acts(&self, story: Story, gateway: Gateway) -> Result<(Gateway, Option<Spool>), DemoError> {
         let mut gateway = Some(gateway);
         let mut spool = None;
+        let mut owed = None;
         for cue in story.cues() {
-            sleep_until(self.begun + cue.at).await;
+            self.until(self.begun + cue.at, &mut owed).await;
             match cue.act {
                 Act::UplinkDown => {
                     self.place.unplug()?;
@@ -150,7 +151,8 @@ impl Stage<'_> {
                 }
                 Act::UplinkBack => {
                     self.place.plug_in()?;
-                    self.screen.event(Mood::Good, "uplink back: the backlog drains");
+                    owed = Some(self.figures().acknowledged);
+                    self.screen.event(Mood::Good, "uplink back: the gateway's next try will find it");
                 }
                 Act::RadioLost => {
                     self.screen.event(Mood::Trouble, "a third of the straps walks out of range");
@@ -166,6 +168,31 @@ impl Stage<'_> {
         let gateway =
             gateway.ok_or_else(|| DemoError::Task("the gateway was not started again".to_owned()))?;
         Ok((gateway, spool))
+    }
+
+    /// Until the moment; on the way it tells once that what was owed at the end of the outage is delivered.
+    async fn until(&self, moment: Instant, owed: &mut Option<u64>) {
+        let delivered = async {
+            match *owed {
+                Some(owed) => {
+                    while self.figures().delivered < owed {
+                        sleep(FRAME).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep_until(moment) => return,
+            () = delivered => {}
+        }
+        if let Some(owed) = owed.take() {
+            self.screen.event(
+                Mood::Good,
+                &format!("the backlog is delivered: {} readings are where they belong", count(owed)),
+            );
+        }
+        sleep_until(moment).await;
     }
 
     /// Until everything that was acknowledged is delivered, or for as long as the demo waits for that.

@@ -168,7 +168,7 @@ pub fn spawn(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SpawnError> {
-    let name = config.name.clone().unwrap_or_else(|| kind_name(&config.kind).to_owned());
+    let name = config.name().to_owned();
     let start = match config.from {
         config::From::Oldest => StartAt::Oldest,
         config::From::Now => StartAt::Now,
@@ -197,13 +197,6 @@ pub fn spawn(
         }
     }
     .map_err(|source| SpawnError::Encoder { name, source })
-}
-
-const fn kind_name(kind: &config::UplinkKind) -> &'static str {
-    match kind {
-        config::UplinkKind::Directory(_) => "directory",
-        config::UplinkKind::Firehose(_) => "firehose",
-    }
 }
 
 fn start_task<U: Uplink, F: feed::Feed>(

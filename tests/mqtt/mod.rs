@@ -1,5 +1,5 @@
 //! A listener in this process, with a real journal below it, and a client that sends exactly the bytes it is told.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "the helpers serve several test files")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,6 +17,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub struct TestClock(Instant);
+
+impl TestClock {
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+}
 
 impl Clock for TestClock {
     fn now(&self) -> Stamp {
@@ -43,7 +49,7 @@ pub fn settings() -> config::Listener {
 }
 
 pub async fn try_start(dir: tempfile::TempDir, settings: &config::Listener) -> Result<Gateway, BindError> {
-    let clock: Arc<dyn Clock> = Arc::new(TestClock(Instant::now()));
+    let clock: Arc<dyn Clock> = Arc::new(TestClock::new());
     let journal_settings = config::Journal { commit_interval: Duration::ZERO, ..config::Journal::default() };
     let (journal, driver, _) =
         Journal::open(&journal_settings, dir.path(), Arc::clone(&clock), Arc::new(RealDisk)).unwrap();

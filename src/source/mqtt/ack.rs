@@ -24,6 +24,8 @@ pub enum Reason {
     NoSubscriber,
     /// The payload cannot be read.
     PayloadFormat,
+    /// The client may not publish to this topic. Only MQTT 5 is told so; 3.1.1 is disconnected instead.
+    NotAuthorized,
     /// The limit on distinct devices is reached.
     TooManyDevices,
     /// A message that was answered for good before and is sent again (QoS 2, DUP).
@@ -36,6 +38,7 @@ impl Ack {
         match self {
             Self::Stored(_) | Self::Refused(Reason::NotAReading | Reason::Repeated) => 0x00,
             Self::Refused(Reason::NoSubscriber) => 0x10,
+            Self::Refused(Reason::NotAuthorized) => 0x87,
             Self::Refused(Reason::TooManyDevices) => 0x97,
             Self::Refused(Reason::PayloadFormat) => 0x99,
         }

@@ -6,22 +6,25 @@
 //! client that takes nothing for [`WRITE_PATIENCE`] is closed. After the end, what was appended is still
 //! committed, and passed on to local subscribers once it is.
 
+mod ending;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+
+use ending::End;
+pub(crate) use ending::last_words;
 
 use super::ack::{self, Ack};
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
 use super::intake::{Intake, Means, Pending, Rejected};
 use super::listener::Shared;
-use super::message::Message;
-use super::metrics::Metrics;
 use super::permission::Permissions;
 use super::publish::{Malformed, Publish, Qos, Version, frame};
 use super::router::HubError;
@@ -41,9 +44,6 @@ const STALL: Duration = Duration::from_millis(50);
 const PROVEN: Duration = Duration::from_millis(10);
 /// Longest time between two looks at the clock of a quiet connection.
 const QUIET: Duration = Duration::from_secs(3600);
-/// How long a closing connection may take to write its last bytes, and to be read empty.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
 /// Who the client is and what was agreed on.
 pub(crate) struct Terms {
     pub owner: Owner,
@@ -57,46 +57,12 @@ pub(crate) struct Terms {
     pub orders: mpsc::Receiver<Order>,
 }
 
-/// How a connection ends.
-#[derive(Debug)]
-enum End {
-    /// DISCONNECT.
-    Graceful {
-        with_will: bool,
-    },
-    /// The socket is closed or broken.
-    Lost,
-    Malformed(Malformed),
-    NotAuthorized,
-    /// Silence beyond the keep alive, or nothing read.
-    Timeout,
-    TakenOver(oneshot::Sender<Session>),
-    Revoked,
-    Shutdown,
-    /// The router for subscribers was replaced.
-    Router,
-}
-
-impl End {
-    /// Reason code of the DISCONNECT that is sent, if one is.
-    fn code(&self) -> Option<u8> {
-        match self {
-            Self::Graceful { .. } | Self::Lost => None,
-            Self::Malformed(error) => Some(error.code()),
-            Self::NotAuthorized => Some(0x87),
-            Self::Timeout => Some(0x8D),
-            Self::TakenOver(_) => Some(0x8E),
-            Self::Revoked => Some(0x98),
-            Self::Shutdown => Some(0x8B),
-            Self::Router => Some(0x88),
-        }
-    }
-}
-
 pub(crate) struct Connection<R, W> {
     read: R,
     write: W,
     inbuf: BytesMut,
+    /// Bytes a read may bring.
+    read_size: usize,
     out: BytesMut,
     shared: Arc<Shared>,
     terms: Terms,
@@ -134,6 +100,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             write,
             more: !inbuf.is_empty(),
             inbuf,
+            read_size: READ_FIRST,
             out,
             shared,
             terms,
@@ -167,7 +134,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut durable = self.shared.journal.watch_durable();
         let mut generation = self.shared.hub.generation();
         generation.mark_unchanged();
-        let mut draining = *shutdown.borrow_and_update();
+        let mut draining = false;
+        // Kept registered: made anew in every turn it would cost a lock each.
+        let stop = async { drop(shutdown.wait_for(|stop| *stop).await) };
+        tokio::pin!(stop);
         let timer = tokio::time::sleep_until(self.deadline());
         tokio::pin!(timer);
         loop {
@@ -197,14 +167,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let may_deliver =
                 !draining && self.out.len() < WRITE_MOST && self.session.subscriber.ready(self.terms.client);
             if may_read {
-                self.make_room();
+                // Moves what is left to the buffer's start when the rest of it is too short.
+                self.inbuf.reserve(self.read_size);
             }
             tokio::select! {
                 read = self.read.read_buf(&mut self.inbuf), if may_read => match read {
                     Ok(0) | Err(_) => return End::Lost,
-                    Ok(_) => {
+                    Ok(n) => {
                         self.last_read = Instant::now();
                         self.more = true;
+                        if n >= self.read_size {
+                            self.read_size = (self.read_size * 2).min(READ_MOST);
+                        }
                     }
                 },
                 changed = durable.changed(), if !self.pending.is_empty() => {
@@ -237,12 +211,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Some(Order::Yield(give)) => return End::TakenOver(give),
                     Some(Order::Revoked) | None => return End::Revoked,
                 },
-                _ = generation.changed() => {
+                _ = generation.changed(), if self.session.subscriber.linked() => {
                     if self.session.subscriber.orphaned() {
                         return End::Router;
                     }
                 },
-                _ = shutdown.changed(), if !draining => draining = true,
+                () = &mut stop, if !draining => draining = true,
                 () = &mut timer => {
                     if let Some(end) = self.on_timer() {
                         return end;
@@ -259,13 +233,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         // MQTT 5 was told the limit, so exceeding it is an error that has to be seen.
         let answers = self.terms.client.version == Version::V5 || self.unanswered < in_flight;
         answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
-    }
-
-    fn make_room(&mut self) {
-        if self.inbuf.capacity() == self.inbuf.len() {
-            let more = self.inbuf.len().clamp(READ_FIRST, READ_MOST);
-            self.inbuf.reserve(more);
-        }
     }
 
     /// Takes in the complete packets of the buffer; what they stage is appended at once.
@@ -309,6 +276,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             ring: &self.shared.ring,
             permissions: &self.terms.permissions,
             client_id: &self.terms.owner.client_id,
+            version,
             origin: self.terms.client.origin,
             now: self.shared.clock.now(),
             exchanges: in_flight,
@@ -505,67 +473,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
         None
     }
-
-    async fn finish(mut self, end: End) {
-        let metrics = self.shared.metrics.clone();
-        match &end {
-            End::Malformed(error) => Metrics::count(&metrics.malformed, error.cause()),
-            End::Timeout => {
-                metrics.timeouts.inc();
-            }
-            End::TakenOver(_) => {
-                metrics.takeovers.inc();
-            }
-            _ => {}
-        }
-        tracing::debug!(client = %self.terms.owner.client_id, ?end, "MQTT connection ends");
-        let with_will = !matches!(end, End::Graceful { with_will: false });
-        if let Some(code) = end.code() {
-            codec::write_disconnect(&mut self.out, self.terms.client.version, code);
-        }
-        self.give_up_session(end);
-        last_words(&mut self.read, &mut self.write, &mut self.out).await;
-        drop(self.write);
-        drop(self.read);
-
-        let mut messages: Vec<Message> = Vec::new();
-        for pending in self.pending {
-            let Some(message) = pending.message else { continue };
-            if let Wait::Stored(ticket) = pending.wait {
-                self.shared.journal.wait(ticket).await;
-            }
-            messages.push(*message);
-        }
-        if let Some(will) = self.terms.will.filter(|_| with_will) {
-            messages.push(will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms));
-        }
-        if !messages.is_empty() && (self.shared.hub.wanted() || messages.iter().any(|m| m.retain)) {
-            self.shared.hub.relay(messages);
-        }
-    }
-
-    /// Hands the session to whom it belongs now.
-    fn give_up_session(&mut self, end: End) {
-        let session = std::mem::take(&mut self.session);
-        let Terms { owner, client, keep_session, .. } = &self.terms;
-        let claimed = match end {
-            End::TakenOver(give) => {
-                // If nobody takes it, a third connection has come, and starts anew.
-                let _ = give.send(session);
-                return;
-            }
-            End::Revoked => self.shared.registry.leave(owner, client.origin, session, Some(Duration::ZERO)),
-            _ => self.shared.registry.leave(owner, client.origin, session, *keep_session),
-        };
-        if let Err(session) = claimed {
-            while let Ok(order) = self.terms.orders.try_recv() {
-                if let Order::Yield(give) = order {
-                    let _ = give.send(*session);
-                    return;
-                }
-            }
-        }
-    }
 }
 
 /// Where a scan of the buffer stopped.
@@ -575,26 +482,4 @@ enum Scanned {
     /// A limit is reached.
     Full,
     Control(Control),
-}
-
-/// Writes what is left, and reads the client's last bytes away: unread ones would turn the close into a reset that
-/// may overtake what was written.
-pub(crate) async fn last_words<R, W>(read: &mut R, write: &mut W, out: &mut BytesMut)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let words = async {
-        write.write_all_buf(out).await?;
-        write.shutdown().await?;
-        let mut sink = [0u8; 4096];
-        for _ in 0..64 {
-            if read.read(&mut sink).await? == 0 {
-                break;
-            }
-        }
-        std::io::Result::Ok(())
-    };
-    // The peer may be gone; nothing is owed to it any more.
-    let _ = tokio::time::timeout(LAST_WORDS, words).await;
 }

@@ -158,6 +158,11 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Does a router have its subscriptions?
+    pub(crate) fn linked(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// Has its router been given up?
     pub(crate) fn orphaned(&self) -> bool {
         self.link.as_ref().is_some_and(|link| !link.alive())

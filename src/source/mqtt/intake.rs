@@ -12,7 +12,7 @@ use super::message::{Message, Origin};
 use super::metrics::Metrics;
 use super::payload::Cause;
 use super::permission::{Permission, Permissions};
-use super::publish::{Malformed, Publish, Qos};
+use super::publish::{Malformed, Publish, Qos, Version};
 use super::refused::Ring;
 use super::router::Hub;
 use super::session::Wait;
@@ -39,6 +39,7 @@ pub(crate) struct Means<'a> {
     pub ring: &'a Ring,
     pub permissions: &'a Permissions,
     pub client_id: &'a str,
+    pub version: Version,
     pub origin: Origin,
     pub now: Stamp,
     /// QoS 2 packet ids that may wait for their PUBREL.
@@ -49,7 +50,7 @@ pub(crate) struct Means<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejected {
     Malformed(Malformed),
-    /// 3.1.1 has no way to say so but closing; MQTT 5 is told with the DISCONNECT.
+    /// 3.1.1 has no way to say so but closing.
     NotAuthorized,
 }
 
@@ -146,7 +147,10 @@ impl Intake {
         let outcome = match verdict {
             Verdict::Denied => {
                 means.metrics.denied.inc();
-                return Err(Rejected::NotAuthorized);
+                if means.version == Version::V4 {
+                    return Err(Rejected::NotAuthorized);
+                }
+                Outcome::Settled(Wait::Refused(Reason::NotAuthorized))
             }
             Verdict::NotReadings => {
                 means.metrics.unmapped.inc();
@@ -158,11 +162,13 @@ impl Intake {
                 decode(route, *device, *own, publish, name, means, &mut self.readings)
             }
         };
-        let unreadable = matches!(
+        let refused = matches!(
             outcome,
-            Outcome::Settled(Wait::Refused(Reason::PayloadFormat | Reason::TooManyDevices))
+            Outcome::Settled(Wait::Refused(
+                Reason::PayloadFormat | Reason::TooManyDevices | Reason::NotAuthorized
+            ))
         );
-        let message = if !unreadable && (publish.retain || means.hub.wanted()) {
+        let message = if !refused && (publish.retain || means.hub.wanted()) {
             self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means.metrics)
         } else {
             None

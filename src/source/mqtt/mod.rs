@@ -14,6 +14,7 @@ mod codec;
 mod connection;
 mod delivery;
 mod external;
+mod handshake;
 mod intake;
 mod listener;
 pub mod mapping;

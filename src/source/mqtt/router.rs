@@ -383,7 +383,7 @@ impl Relay {
     fn publish(&mut self, message: Message) -> bool {
         if self.link.is_none() {
             let connect = locked(&self.shared.router).as_ref().map(|r| Arc::clone(&r.connect));
-            self.link = connect.and_then(|connect| connect("relay").ok());
+            self.link = connect.and_then(|connect| patiently(connect, "relay"));
         }
         let Some((tx, _)) = self.link.as_mut() else { return false };
         if !self.topics.contains(&message.topic) {
@@ -412,7 +412,7 @@ impl Relay {
         self.probed = Instant::now();
         let connect = locked(&self.shared.router).as_ref().map(|r| Arc::clone(&r.connect));
         let Some(connect) = connect else { return true };
-        let Ok((mut tx, mut rx)) = connect("probe") else { return false };
+        let Some((mut tx, mut rx)) = patiently(connect, "probe") else { return false };
         let sent = tx.try_subscribe(PROBE_TOPIC).is_ok() && tx.try_publish(PROBE_TOPIC, "?").is_ok();
         let deadline = Instant::now() + PROBE_WITHIN;
         let mut answered = false;
@@ -438,6 +438,17 @@ impl Relay {
             "the MQTT router for local subscribers died and was replaced; they have to connect again"
         );
     }
+}
+
+/// Makes a link, in a thread of its own: against a router that hangs it would wait for ever.
+fn patiently(connect: Connect, name: &'static str) -> Option<(LinkTx, LinkRx)> {
+    let (give, take) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("mqtt-link".to_owned()).spawn(move || {
+        // Nobody takes it when it comes too late; the router it belongs to is gone by then.
+        let _ = give.send(connect(name));
+    });
+    thread.ok()?;
+    take.recv_timeout(PROBE_WITHIN).ok()?.ok()
 }
 
 /// Takes a link out of the router.

@@ -73,8 +73,66 @@ fn file(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
     TlsError::File { path: path.to_owned(), reason: reason.to_string() }
 }
 
-/// The first DNS name of a verified client certificate (subject alternative name).
+/// The name in a verified client certificate: the first DNS name (subject alternative name), else the common name.
 pub(crate) fn certificate_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
-    certificate.valid_dns_names().next().map(str::to_owned)
+    let dns = certificate.valid_dns_names().next().map(str::to_owned);
+    dns.or_else(|| common_name(certificate.subject()))
+}
+
+/// The common name in a DER-encoded subject (X.501 `RDNSequence`, without its own tag and length).
+fn common_name(mut subject: &[u8]) -> Option<String> {
+    const OID: &[u8] = &[0x55, 0x04, 0x03];
+    while !subject.is_empty() {
+        let (set, rest) = element(subject, 0x31)?;
+        subject = rest;
+        let (attribute, _) = element(set, 0x30)?;
+        let (oid, value) = element(attribute, 0x06)?;
+        if oid == OID {
+            // UTF8String, PrintableString or IA5String.
+            let (text, _) = [0x0C, 0x13, 0x16].iter().find_map(|tag| element(value, *tag))?;
+            return std::str::from_utf8(text).ok().map(str::to_owned);
+        }
+    }
+    None
+}
+
+/// Contents of the DER element at the start, and what follows it. Lengths below 256 only: names are short.
+fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<2>()?;
+    let (length, rest) = match head {
+        [t, length @ 0..=0x7F] if *t == tag => (*length, rest),
+        [t, 0x81] if *t == tag => rest.split_first().map(|(length, rest)| (*length, rest))?,
+        _ => return None,
+    };
+    rest.split_at_checked(usize::from(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    fn named(dns: &[&str], common: &str) -> CertificateDer<'static> {
+        let names: Vec<String> = dns.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::OrganizationName, "a gym");
+        params.distinguished_name.push(DnType::CommonName, common);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_certificate_names_its_device() {
+        assert_eq!(certificate_name(&named(&["strap-1"], "other")).as_deref(), Some("strap-1"));
+        assert_eq!(certificate_name(&named(&[], "strap-2")).as_deref(), Some("strap-2"));
+        let long = "x".repeat(140);
+        assert_eq!(certificate_name(&named(&[], &long)).as_deref(), Some(long.as_str()));
+    }
+
+    #[test]
+    fn subjects_that_are_none() {
+        for bad in [&b"\x31"[..], b"\x31\x05", b"\x31\x02\x30\x00", b"\x00\x00", b"\x31\x81"] {
+            assert_eq!(common_name(bad), None);
+        }
+    }
 }

@@ -119,7 +119,9 @@ impl Store {
         subscribe: &[String],
         now: i64,
     ) -> Result<String, UsersError> {
-        valid_name(name)?;
+        if !valid_name(name) {
+            return Err(UsersError::Name(name.to_owned()));
+        }
         if let Some(bad) = publish.iter().chain(subscribe).find(|filter| !topic::valid_filter(filter)) {
             return Err(UsersError::Filter(bad.clone()));
         }
@@ -222,13 +224,13 @@ impl Store {
     }
 }
 
-fn valid_name(name: &str) -> Result<(), UsersError> {
+/// Can a device be called so?
+pub(crate) fn valid_name(name: &str) -> bool {
     let length = name.chars().count();
-    let fine = (1..=64).contains(&length)
+    (1..=64).contains(&length)
         && name != "hr"
         && !name.starts_with('$')
-        && !name.chars().any(|c| matches!(c, '/' | '+' | '#') || c.is_control());
-    if fine { Ok(()) } else { Err(UsersError::Name(name.to_owned())) }
+        && !name.chars().any(|c| matches!(c, '/' | '+' | '#') || c.is_control())
 }
 
 fn digest(salt: &[u8], secret: &str) -> [u8; 32] {
