@@ -91,6 +91,26 @@ fn the_promise_holds_through_an_outage_and_a_kill() {
 }
 
 #[test]
+fn a_delivered_file_that_vanishes_breaks_the_promise() {
+    let folder = folder();
+    let arguments = ["--seconds", "12", "--straps", "2", "--keep", "kept"];
+    let mut child =
+        demo(folder.path(), &arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("the backlog is delivered")));
+    let first = files(&folder.path().join("kept/lake")).into_iter().min().unwrap();
+    std::fs::remove_file(first).unwrap();
+    // Read to the end, so that the demo is not stopped by a full pipe.
+    log.for_each(drop);
+    let output = child.wait_with_output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(70), "{page}");
+    assert!(page.contains("The promise did not hold"), "{page}");
+    assert!(page.contains("acknowledged readings were not delivered"), "{page}");
+    assert!(folder.path().join("kept/gateway.log").exists(), "nothing to look at");
+}
+
+#[test]
 fn an_interrupted_demo_leaves_nothing_behind() {
     let folder = folder();
     let mut child = demo(folder.path(), &["--seconds", "12"])

@@ -117,6 +117,7 @@ impl Report {
             for failure in &self.broken {
                 page.plain(&format!("- {failure}"));
             }
+            page.plain("Everything is kept beside the delivered files: the gateway's log, its configuration, its state.");
         }
     }
 
