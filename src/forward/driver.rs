@@ -11,17 +11,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::batch::Policy;
 use super::feed::Feed;
-use super::member::{EncodeError, Member};
+use super::hands::Hands;
+use super::member::Member;
 use super::retry::{self, Backoff};
 use super::status::{Board, State};
 use super::workshop::{Built, Job, Outcome, Workshop, ahead};
-use super::{Delivery, Failure, Limits, Origin, Uplink};
+use super::{Delivery, Failure, Limits, Origin, SetupError, Uplink};
 use crate::clock::Clock;
 use crate::config::Encoding;
 use crate::journal::{Bounds, Seq};
@@ -61,11 +61,11 @@ struct Sent {
 
 type Answer<U> = (U, Vec<Delivery>);
 type Call<U> = Pin<Box<dyn Future<Output = Answer<U>> + Send>>;
-type Work<F> = JoinHandle<(Box<Workshop<F>>, Outcome)>;
+type Work<F> = oneshot::Receiver<(Box<Workshop<F>>, Outcome)>;
 
 /// What the loop woke up for.
 enum Event<U, F> {
-    Worked(Result<(Box<Workshop<F>>, Outcome), JoinError>),
+    Worked(Result<(Box<Workshop<F>>, Outcome), oneshot::error::RecvError>),
     Delivered(Answer<U>),
     /// The watermark or a timer: look again.
     Look,
@@ -85,6 +85,7 @@ pub(super) struct Driver<U, F> {
     call: Option<Call<U>>,
     /// Batch (its bounds) and member of each thing in `call`.
     called: Vec<(Bounds, usize)>,
+    hands: Hands,
     /// The workshop while it rests; else it is inside `work`.
     workshop: Option<Box<Workshop<F>>>,
     work: Option<Work<F>>,
@@ -117,7 +118,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         board: Board,
         draining: watch::Receiver<Option<Instant>>,
         retry_now: Arc<Notify>,
-    ) -> Result<Self, EncodeError> {
+    ) -> Result<Self, SetupError> {
+        let hands = Hands::new(&settings.name)?;
         let limits = uplink.limits();
         let workshop = Workshop::new(
             Arc::clone(&feed),
@@ -134,6 +136,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             watermark: feed.watermark(),
             position: workshop.position(),
             holds_lines: false,
+            hands,
             workshop: Some(Box::new(workshop)),
             work: None,
             uplink: Some(uplink),
@@ -175,7 +178,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             self.start_delivery(now);
             match self.next_event().await {
                 Event::Worked(Ok((workshop, outcome))) => self.worked(workshop, outcome),
-                Event::Worked(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                Event::Worked(Err(_)) => {
+                    std::panic::resume_unwind(Box::new("the thread that packs batches has panicked"))
+                }
                 Event::Delivered((uplink, answers)) => self.delivered(uplink, &answers),
                 Event::RetryNow => self.pause = None,
                 Event::Look => {}
@@ -262,7 +267,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let Some(mut workshop) = self.workshop.take() else { return };
         // What becomes durable during the read is seen at the next look.
         self.exhausted = Some(*self.watermark.borrow());
-        self.work = Some(tokio::task::spawn_blocking(move || {
+        self.work = Some(self.hands.give(move || {
             let outcome = workshop.work(job);
             (workshop, outcome)
         }));
@@ -437,7 +442,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     }
 }
 
-async fn join<T>(work: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+async fn join<T>(work: &mut Option<oneshot::Receiver<T>>) -> Result<T, oneshot::error::RecvError> {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,

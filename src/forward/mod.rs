@@ -17,6 +17,7 @@ pub mod directory;
 mod driver;
 mod feed;
 pub mod firehose;
+mod hands;
 pub mod member;
 pub mod retry;
 mod status;
@@ -109,8 +110,17 @@ pub struct Origin {
 pub enum SpawnError {
     #[error("uplink {name}: {source}")]
     Cursor { name: String, source: CursorError },
-    #[error("uplink {name}: cannot set up the encoder: {source}")]
-    Encoder { name: String, source: member::EncodeError },
+    #[error("uplink {name}: {source}")]
+    Setup { name: String, source: SetupError },
+}
+
+/// What an uplink's task needs of the system and did not get.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("cannot set up the encoder: {0}")]
+    Encoder(#[from] member::EncodeError),
+    #[error("cannot start the thread that packs batches: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// A running uplink. Dropped, it stops at once, as a deadline that is reached; [`Handle::drain`] is the orderly way.
@@ -196,7 +206,7 @@ pub fn spawn(
             start_task(firehose::Firehose::new(firehose), feed, settings, clock, metrics)
         }
     }
-    .map_err(|source| SpawnError::Encoder { name, source })
+    .map_err(|source| SpawnError::Setup { name, source })
 }
 
 fn start_task<U: Uplink, F: feed::Feed>(
@@ -205,7 +215,7 @@ fn start_task<U: Uplink, F: feed::Feed>(
     settings: driver::Settings,
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
-) -> Result<Handle, member::EncodeError> {
+) -> Result<Handle, SetupError> {
     let board = Board::new(&settings.name, uplink.kind(), metrics);
     let (drain, draining) = tokio::sync::watch::channel(None);
     let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>);

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, reload};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -34,7 +34,7 @@ pub struct FilterError {
 
 /// The handle to change the level of a running process.
 pub struct Logs {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 /// Starts logging. A second call in one process changes nothing (tests).
@@ -67,13 +67,13 @@ impl Logs {
 }
 
 /// A bare level is that of fogbeat; the crates below speak only of what is wrong. Anything else is taken literally.
-pub fn filter(level: &str) -> Result<EnvFilter, FilterError> {
+pub fn filter(level: &str) -> Result<Targets, FilterError> {
     let text = match level.parse::<tracing::Level>() {
-        Ok(level) => format!("warn,rumqttd=error,fogbeat={level}"),
+        // rumqttd calls a subscriber that leaves an error; what matters of it is told by our own router.
+        Ok(level) => format!("warn,rumqttd=off,fogbeat={level}"),
         Err(_) => level.to_owned(),
     };
-    EnvFilter::try_new(&text)
-        .map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
+    text.parse::<Targets>().map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
 }
 
 /// systemd names in `JOURNAL_STREAM` the device and inode of the stream it gave us; a shell below a service inherits
@@ -90,8 +90,16 @@ mod tests {
 
     #[test]
     fn a_level_is_fogbeats_own_and_a_filter_is_literal() {
-        assert_eq!(filter("debug").unwrap().to_string(), "rumqttd=error,fogbeat=debug,warn");
-        assert_eq!(filter("error,fogbeat::web=trace").unwrap().to_string(), "fogbeat::web=trace,error");
+        let debug = filter("debug").unwrap();
+        assert!(debug.would_enable("fogbeat::journal", &tracing::Level::DEBUG));
+        assert!(
+            debug.would_enable("sled", &tracing::Level::WARN)
+                && !debug.would_enable("sled", &tracing::Level::INFO)
+        );
+        assert!(!debug.would_enable("rumqttd::router", &tracing::Level::ERROR));
+        let literal = filter("error,fogbeat::web=trace").unwrap();
+        assert!(literal.would_enable("fogbeat::web", &tracing::Level::TRACE));
+        assert!(!literal.would_enable("fogbeat::journal", &tracing::Level::WARN));
         let told = filter("fogbeat=loud").unwrap_err().to_string();
         assert!(told.contains("fogbeat=loud"), "{told}");
     }
