@@ -69,7 +69,9 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
                 let created = OffsetDateTime::from_unix_timestamp(device.created).ok();
                 let created = created.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
                 let grants = [("publish", &device.publish), ("subscribe", &device.subscribe)];
-                let grants = grants.iter().flat_map(|(word, filters)| filters.iter().map(move |f| format!(" {word} {f}")));
+                let grants = grants
+                    .iter()
+                    .flat_map(|(word, filters)| filters.iter().map(move |f| format!(" {word} {f}")));
                 text.push_str(&format!("{} added {created}{}\n", device.name, grants.collect::<String>()));
             }
             output::print(&text)
@@ -85,7 +87,9 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
 impl From<UsersError> for Failure {
     fn from(error: UsersError) -> Self {
         let kind = match error {
-            UsersError::Name(_) | UsersError::Filter(_) | UsersError::Exists(_) | UsersError::Unknown(_) => Kind::Usage,
+            UsersError::Name(_) | UsersError::Filter(_) | UsersError::Exists(_) | UsersError::Unknown(_) => {
+                Kind::Usage
+            }
             UsersError::Io { .. } | UsersError::Damaged { .. } | UsersError::Random(_) => Kind::Unavailable,
         };
         Self::new(kind, error)

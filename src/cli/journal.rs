@@ -85,7 +85,11 @@ fn verify(journal: &Journal, as_json: bool) -> Result<(), Failure> {
         reports.push(report);
     }
     let document = json!({ "spool": journal.spool(), "generations": reports });
-    if as_json { output::print_json(&document)? } else { output::print(&output::outline(&document))? }
+    if as_json {
+        output::print_json(&document)?
+    } else {
+        output::print(&output::outline(&document))?
+    }
     match damaged {
         0 => Ok(()),
         count => Err(Failure::new(
@@ -110,7 +114,9 @@ fn export(config: &Config, state: &StateDir, journal: &Journal) -> Result<(), Fa
                     lines.write_reading(&mut text, seq.0, page.boot, device, reading);
                 }
                 Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
-                Entry::Gap { first, last, cause } => lines.write_gap(&mut text, first.0, last.0, cause_label(*cause)),
+                Entry::Gap { first, last, cause } => {
+                    lines.write_gap(&mut text, first.0, last.0, cause_label(*cause))
+                }
             }
         }
         output::print(&String::from_utf8_lossy(&text))?;

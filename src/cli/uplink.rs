@@ -34,7 +34,9 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
                 let queued = |cursor| journal.backlog(cursor);
                 uplinks
                     .iter()
-                    .map(|uplink| json!({ "name": uplink.name(), "queued_readings": queued(uplink.cursor()) }))
+                    .map(
+                        |uplink| json!({ "name": uplink.name(), "queued_readings": queued(uplink.cursor()) }),
+                    )
                     .collect()
             };
             show(&json!({ "uplinks": told(known), "left_behind": told(left) }), *json)
@@ -46,14 +48,16 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
         }
         (Command::Forget { name }, None) => {
             if config.uplinks.iter().any(|uplink| uplink.name() == name) {
-                let error = anyhow::anyhow!("uplink {name} is configured; take it out of the configuration first");
+                let error =
+                    anyhow::anyhow!("uplink {name} is configured; take it out of the configuration first");
                 return Err(Failure::new(Kind::Usage, error));
             }
             let (_lock, journal) = offline::journal(&config)?;
             let place = journal.uplinks().into_iter().find(|uplink| uplink.name() == name);
             let queued = place.map_or(0, |place| journal.backlog(place.cursor()));
             if !journal.forget_uplink(name).map_err(Failure::unavailable)? {
-                let error = anyhow::anyhow!("there is no uplink {name}; `fogbeat uplink list` shows those there are");
+                let error =
+                    anyhow::anyhow!("there is no uplink {name}; `fogbeat uplink list` shows those there are");
                 return Err(Failure::new(Kind::Usage, error));
             }
             told_forgotten(name, queued);

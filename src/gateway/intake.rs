@@ -89,8 +89,7 @@ impl Intake {
         metrics.register(registry);
         for settings in &config.mqtt.externals {
             let (journal, clock, mappings) = (journal.clone(), clock.clone(), mappings.clone());
-            let external =
-                mqtt::External::new(settings, gateway, journal, clock, mappings, metrics.clone())?;
+            let external = mqtt::External::new(settings, gateway, journal, clock, mappings, metrics.clone())?;
             self.externals.push(external.handle());
             self.stages.start("external broker", external.run(self.stop.subscribe()));
         }
@@ -139,7 +138,9 @@ async fn play(
         let _ = stopped.wait_for(|stop| *stop).await;
     };
     match replay::play(&settings, &journal, &*clock, &metrics, until_stop).await {
-        Ok(played) => tracing::info!(path, readings = played.readings, rounds = played.rounds, "replay ended"),
+        Ok(played) => {
+            tracing::info!(path, readings = played.readings, rounds = played.rounds, "replay ended")
+        }
         Err(error) => tracing::error!(path, %error, "the recording is not replayed"),
     }
     let _ = stop.wait_for(|stop| *stop).await;

@@ -193,7 +193,9 @@ impl Gateway {
         if let Some((listener, address)) = http {
             tracing::info!(%address, "health, metrics and status");
             let sources = sources.clone();
-            let status = Box::new(move || serde_json::to_value(sources.status().without_payloads()).unwrap_or_default());
+            let status = Box::new(move || {
+                serde_json::to_value(sources.status().without_payloads()).unwrap_or_default()
+            });
             let pages = Arc::new(web::Pages { health: health.clone(), registry, status });
             stages.start("pages", async move {
                 if let Err(error) = web::serve(listener, pages, stopped).await {
