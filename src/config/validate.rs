@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt::{Debug, Display};
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -92,16 +91,15 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
     if !listener.enabled {
         return;
     }
-    let remedy =
-        "bind it to 127.0.0.1, or set anonymous = false and make users with `fogbeat device add NAME`";
-    let what = |bind: SocketAddr| format!("true, but {bind} can be reached by others");
+    // The encrypted port lets nobody in without a name, whatever this says.
     if listener.anonymous && !listener.bind.ip().is_loopback() {
-        check.add("mqtt.listener.anonymous", what(listener.bind), remedy);
+        check.add(
+            "mqtt.listener.anonymous",
+            format!("true, but {} can be reached by others", listener.bind),
+            "bind it to 127.0.0.1, or set anonymous = false and make users with `fogbeat device add NAME`",
+        );
     }
     if let Some(tls) = &listener.tls {
-        if listener.anonymous && !tls.bind.ip().is_loopback() && !tls.require_client_certificate {
-            check.add("mqtt.listener.anonymous", what(tls.bind), remedy);
-        }
         if tls.bind == listener.bind && tls.bind.port() != 0 {
             let what = format!("{} is taken by mqtt.listener.bind", tls.bind);
             check.add(

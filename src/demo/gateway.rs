@@ -49,7 +49,14 @@ impl Gateway {
             .open(&log)
             .map_err(|source| DemoError::Folder { path: log.clone(), source })?;
         let errors = output.try_clone().map_err(|source| DemoError::Folder { path: log.clone(), source })?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        // What the environment says about the operator's own gateway is not meant for this one.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FOGBEAT_"))
+        {
+            command.env_remove(name);
+        }
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(place.config())

@@ -11,7 +11,7 @@ const FOLDER: &str = "fogbeat-demo";
 /// Folders tried before the demo gives up.
 const TRIES: u32 = 1000;
 /// Batches are closed early, so that one sees them come; 60 s is the gateway's default.
-const BATCH_MAX_AGE: &str = "3s";
+const BATCH_MAX_AGE: &str = "2s";
 /// See [`free_port`].
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
@@ -211,7 +211,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let place = place(root.path());
         let text = std::fs::read_to_string(place.config()).unwrap();
-        let config: crate::config::Config = toml::from_str(&text).unwrap();
+        let config = crate::config::from_toml(&text).unwrap();
         assert_eq!(config.mqtt.listener.bind, place.mqtt);
         assert_eq!(config.gateway.state_dir, place.state());
         assert_ne!(place.mqtt, place.http);

@@ -20,13 +20,23 @@ pub struct Report {
     pub files: u64,
     pub text_bytes_per_reading: f64,
     pub wire_bytes_per_reading: f64,
-    /// Whole disk blocks of the spool; `None`: nothing is left of it to measure.
-    pub spool_bytes_per_reading: Option<f64>,
+    /// The spool when the gateway was killed, the backlog being largest. Not at the end: sled rounds a generation that
+    /// is opened again up to 512 KiB, which would hide everything else in so short a show. `None`: nothing was there.
+    pub spool: Option<Spool>,
     pub prices: Option<Prices>,
     /// What broke the promise; empty when it held.
     pub broken: Vec<String>,
     /// The folder with the delivered files.
     pub lake: String,
+}
+
+/// What the spool takes on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Spool {
+    /// Acknowledged readings, all of which are in it.
+    pub readings: u64,
+    /// Whole disk blocks of all its files.
+    pub disk_bytes: u64,
 }
 
 /// What is known at the end of the show.
@@ -38,7 +48,7 @@ pub struct Facts<'a> {
     pub found: Findings,
     pub batches: &'a [Batch],
     pub duplicates_dropped: Option<u64>,
-    pub spool_bytes: Option<u64>,
+    pub spool: Option<Spool>,
     /// Exit status of the gateway when it is not 0.
     pub bad_exit: Option<String>,
     pub lake: String,
@@ -49,7 +59,7 @@ impl Report {
     pub fn new(facts: Facts<'_>) -> Self {
         let sum = |part: fn(&Batch) -> u64| facts.batches.iter().map(part).sum::<u64>() as f64;
         let readings = sum(|batch| batch.readings).max(1.0);
-        let Facts { straps, seconds, published, found, duplicates_dropped, .. } = facts;
+        let Facts { straps, seconds, published, found, duplicates_dropped, spool, .. } = facts;
         Self {
             straps,
             seconds,
@@ -59,7 +69,7 @@ impl Report {
             files: facts.batches.len() as u64,
             text_bytes_per_reading: sum(|batch| batch.text_bytes) / readings,
             wire_bytes_per_reading: sum(|batch| batch.packed_bytes) / readings,
-            spool_bytes_per_reading: facts.spool_bytes.map(|bytes| bytes as f64 / readings),
+            spool,
             prices: Prices::of(facts.batches),
             broken: broken(&published, &found, facts.bad_exit),
             lake: facts.lake,
@@ -107,6 +117,7 @@ impl Report {
             for failure in &self.broken {
                 page.plain(&format!("- {failure}"));
             }
+            page.plain("Everything is kept beside the delivered files: the gateway's log, its configuration, its state.");
         }
     }
 
@@ -155,8 +166,10 @@ impl Report {
         let batch = self.found.delivered.checked_div(self.files).unwrap_or(0);
         let wire = format!("gzip, about {} readings a batch", count(batch));
         page.row("on the wire", &format!("{:.1}", self.wire_bytes_per_reading), &wire);
-        if let Some(bytes) = self.spool_bytes_per_reading {
-            page.row("on disk", &format!("{bytes:.1}"), "blocks of the gateway's spool");
+        if let Some(Spool { readings, disk_bytes }) = self.spool.filter(|spool| spool.readings > 0) {
+            let each = disk_bytes as f64 / readings as f64;
+            let note = format!("blocks of the spool at the kill, {} readings in it", count(readings));
+            page.row("on disk", &format!("{each:.1}"), &note);
         }
     }
 
@@ -295,7 +308,7 @@ mod tests {
             },
             batches,
             duplicates_dropped: Some(398),
-            spool_bytes: Some(162_546),
+            spool: Some(Spool { readings: 11_340, disk_bytes: 122_880 }),
             bad_exit: None,
             lake: "fogbeat-demo/lake".to_owned(),
         }
@@ -329,7 +342,7 @@ mod tests {
           Bytes per reading
             JSON text                147.7   as the lines are read
             on the wire               14.8   gzip, about 2,709 readings a batch
-            on disk                    6.0   blocks of the gateway's spool
+            on disk                   10.8   blocks of the spool at the kill, 11,340 readings in it
 
           Amazon Data Firehose, per million readings
             a record each          $0.1383   rounded up to 5 KB a record

@@ -16,7 +16,7 @@ use super::hearts::Hearts;
 use super::lake::{Lake, disk_bytes};
 use super::ledger::{Ledger, StrapAccount};
 use super::place::Place;
-use super::report::{Facts, Report, count};
+use super::report::{Facts, Report, Spool, count};
 use super::sample::Encoding;
 use super::screen::{Figures, Mood, Screen};
 use super::story::{Act, Story};
@@ -83,7 +83,7 @@ pub async fn perform(
         ),
     );
 
-    let gateway = stage.drawn(stage.acts(story, gateway)).await?;
+    let (gateway, spool) = stage.drawn(stage.acts(story, gateway)).await?;
     let ledger = Ledger { straps: stage.drawn(accounts(wearing)).await? };
     stage.drawn(stage.drained()).await;
     let duplicates_dropped = metric(place.http, DUPLICATES).await.map(|number| number as u64);
@@ -91,10 +91,10 @@ pub async fn perform(
     let status = stage.drawn(gateway.stop()).await?;
     watcher.abort_all();
 
-    let (root, spool) = (place.lake(), place.spool());
-    let (lake, spool_bytes) = blocking(move || {
+    let root = place.lake();
+    let lake = blocking(move || {
         let mut lake = Lake::default();
-        lake.look(&root).map(|()| (lake, disk_bytes(&spool)))
+        lake.look(&root).map(|()| lake)
     })
     .await??;
     screen.event(
@@ -108,18 +108,20 @@ pub async fn perform(
         found: audit(&ledger, &lake.lines),
         batches: &lake.batches,
         duplicates_dropped,
-        spool_bytes: Some(spool_bytes).filter(|bytes| *bytes > 0),
+        spool,
         bad_exit: (!status.success()).then(|| status.to_string()),
         lake: place.shown().join("lake").to_string_lossy().into_owned(),
     }))
 }
 
 impl Stage<'_> {
-    /// Everything that happens to the gateway, up to the straps' last beat.
-    async fn acts(&self, story: Story, gateway: Gateway) -> Result<Gateway, DemoError> {
+    /// Everything that happens to the gateway, up to the straps' last beat; its spool is measured before the kill.
+    async fn acts(&self, story: Story, gateway: Gateway) -> Result<(Gateway, Option<Spool>), DemoError> {
         let mut gateway = Some(gateway);
+        let mut spool = None;
+        let mut owed = None;
         for cue in story.cues() {
-            sleep_until(self.begun + cue.at).await;
+            self.until(self.begun + cue.at, &mut owed).await;
             match cue.act {
                 Act::UplinkDown => {
                     self.place.unplug()?;
@@ -127,6 +129,9 @@ impl Stage<'_> {
                         .event(Mood::Trouble, "uplink down: nothing can be delivered, the backlog grows");
                 }
                 Act::Kill => {
+                    let (readings, path) = (self.figures().acknowledged, self.place.spool());
+                    let disk_bytes = blocking(move || disk_bytes(&path)).await?;
+                    spool = (disk_bytes > 0).then_some(Spool { readings, disk_bytes });
                     if let Some(gateway) = gateway.take() {
                         let pid = gateway.pid().unwrap_or_default();
                         gateway.kill().await?;
@@ -146,7 +151,8 @@ impl Stage<'_> {
                 }
                 Act::UplinkBack => {
                     self.place.plug_in()?;
-                    self.screen.event(Mood::Good, "uplink back: the backlog drains");
+                    owed = Some(self.figures().acknowledged);
+                    self.screen.event(Mood::Good, "uplink back: the gateway's next try will find it");
                 }
                 Act::RadioLost => {
                     self.screen.event(Mood::Trouble, "a third of the straps walks out of range");
@@ -159,7 +165,34 @@ impl Stage<'_> {
                 }
             }
         }
-        gateway.ok_or_else(|| DemoError::Task("the gateway was not started again".to_owned()))
+        let gateway =
+            gateway.ok_or_else(|| DemoError::Task("the gateway was not started again".to_owned()))?;
+        Ok((gateway, spool))
+    }
+
+    /// Until the moment; on the way it tells once that what was owed at the end of the outage is delivered.
+    async fn until(&self, moment: Instant, owed: &mut Option<u64>) {
+        let delivered = async {
+            match *owed {
+                Some(owed) => {
+                    while self.figures().delivered < owed {
+                        sleep(FRAME).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep_until(moment) => return,
+            () = delivered => {}
+        }
+        if let Some(owed) = owed.take() {
+            self.screen.event(
+                Mood::Good,
+                &format!("the backlog is delivered: {} readings are where they belong", count(owed)),
+            );
+        }
+        sleep_until(moment).await;
     }
 
     /// Until everything that was acknowledged is delivered, or for as long as the demo waits for that.

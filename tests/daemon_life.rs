@@ -1,0 +1,284 @@
+//! The daemon's life, by the real binary: start, questions, reload, stop; and what its log says meanwhile.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Long enough for a loaded machine; nothing waits so long when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Daemon {
+    child: Child,
+    dir: tempfile::TempDir,
+    http: SocketAddr,
+    mqtt: SocketAddr,
+}
+
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Daemon {
+    fn start(extra: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (http, mqtt) = (free_port(), free_port());
+        let text = format!(
+            "[gateway]\nstate_dir = \"{}\"\n[mqtt.listener]\nbind = \"{mqtt}\"\nanonymous = true\n\
+             [http]\nbind = \"{http}\"\n{extra}",
+            dir.path().join("state").display()
+        );
+        std::fs::write(dir.path().join("fogbeat.toml"), text).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_fogbeat"))
+            .args(["run", "--log-format", "json", "--config"])
+            .arg(dir.path().join("fogbeat.toml"))
+            .env_remove("FOGBEAT_LOG")
+            .env_remove("RUNTIME_DIRECTORY")
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let daemon = Self { child, dir, http, mqtt };
+        daemon.until("ready", || daemon.get("/ready").starts_with("HTTP/1.1 200"));
+        daemon
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("fogbeat.toml")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    fn until(&self, what: &str, mut reached: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !reached() {
+            assert!(begun.elapsed() < PATIENCE, "not {what}; log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The whole answer, empty when nobody answers.
+    fn get(&self, path: &str) -> String {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(self.http).and_then(|mut stream| {
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            stream.read_to_string(&mut answer)
+        });
+        asked.map(|_| answer).unwrap_or_default()
+    }
+
+    fn command(&self, args: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_fogbeat"))
+            .args(args)
+            .arg("--config")
+            .arg(self.config())
+            .env_remove("RUNTIME_DIRECTORY")
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// SIGTERM; returns the exit code and the log.
+    fn stop(&mut self) -> (Option<i32>, String) {
+        self.signal(Signal::TERM);
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "does not stop; log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        (status.code(), self.log())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// MQTT 3.1.1 by hand: connect, publish `payload` with QoS 1, wait for the PUBACK.
+fn publish(address: SocketAddr, topic: &str, payload: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t").unwrap();
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).unwrap();
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    let length = u8::try_from(2 + topic.len() + 2 + payload.len()).unwrap();
+    let mut packet = vec![0x32, length, 0, u8::try_from(topic.len()).unwrap()];
+    packet.extend_from_slice(topic.as_bytes());
+    packet.extend_from_slice(&[0, 1]);
+    packet.extend_from_slice(payload.as_bytes());
+    stream.write_all(&packet).unwrap();
+    let mut puback = [0; 4];
+    stream.read_exact(&mut puback).unwrap();
+    assert_eq!(puback, [0x40, 2, 0, 1]);
+}
+
+/// All lines of all files below a directory.
+fn lines_below(dir: &std::path::Path) -> Vec<Value> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            lines.extend(lines_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "gz") {
+            let mut text = String::new();
+            flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap())
+                .read_to_string(&mut text)
+                .unwrap();
+            lines.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+    }
+    lines
+}
+
+fn levels(log: &str) -> Vec<String> {
+    log.lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["level"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_day_without_trouble_logs_no_warning_and_ends_with_0() {
+    let mut daemon = Daemon::start("[batch]\nmax_age = \"200ms\"\n");
+    publish(daemon.mqtt, "hr/strap-1", "{\"bpm\":71,\"rr_ms\":[845]}");
+    daemon.until("delivered", || {
+        let (_, out, _) = daemon.command(&["status", "--json"]);
+        serde_json::from_str::<Value>(&out).unwrap()["uplinks"][0]["delivered_readings"] == 1
+    });
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(levels(&log).iter().all(|level| level == "INFO"), "{log}");
+    let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert!(first["profile"].is_string(), "{log}");
+    assert!(!log.contains("bpm") && !log.contains("rr_ms"), "health data in the log: {log}");
+}
+
+#[test]
+fn a_stop_delivers_what_was_acknowledged() {
+    let mut daemon = Daemon::start("[journal]\ncommit_interval = \"200ms\"\n[batch]\nmax_age = \"1h\"\n");
+    for bpm in 60..80 {
+        publish(daemon.mqtt, "hr/strap-1", &bpm.to_string());
+    }
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let lines = lines_below(&daemon.dir.path().join("state/lake"));
+    let bpm: Vec<u64> = lines.iter().filter_map(|line| line["bpm"].as_u64()).collect();
+    assert_eq!(bpm, (60..80).collect::<Vec<u64>>());
+    assert_eq!(lines.last().unwrap()["type"], "end");
+}
+
+#[test]
+fn the_pages_answer_and_tell_no_payload() {
+    let daemon = Daemon::start("");
+    publish(daemon.mqtt, "hr/strap-1", "heart at 71 or so");
+    assert!(daemon.get("/health").starts_with("HTTP/1.1 200"));
+    let metrics = daemon.get("/metrics");
+    for name in
+        ["fogbeat_journal_commits_total", "fogbeat_mqtt_publishes_total 1", "fogbeat_process_open_fds"]
+    {
+        assert!(metrics.contains(name), "{name} is missing in {metrics}");
+    }
+    let readme = include_str!("../README.md");
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE fogbeat_")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(readme.contains(&format!("`{name}`")), "README does not name the metric {name}");
+    }
+    assert!(!daemon.get("/status").contains("71 or so"), "the page shows a payload");
+    let (code, out, _) = daemon.command(&["status"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("phase: running") && out.contains("71 or so"), "{out}");
+}
+
+#[test]
+fn two_daemons_do_not_share_a_state_directory() {
+    let daemon = Daemon::start("");
+    let (code, _, err) = daemon.command(&["run"]);
+    assert_eq!(code, 69);
+    assert!(err.contains(&format!("another fogbeat (process {})", daemon.child.id())), "{err}");
+    let (code, _, err) = daemon.command(&["journal", "inspect"]);
+    assert_eq!(code, 69, "{err}");
+    assert_eq!(daemon.command(&["status"]).0, 0, "the first daemon was disturbed");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fogbeat"))
+        .arg("run")
+        .env("FOGBEAT__GATEWAY__STATE_DIR", dir.path())
+        .env("FOGBEAT__HTTP__BIND", taken.local_addr().unwrap().to_string())
+        .env("FOGBEAT__MQTT__LISTENER__BIND", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("http.bind = \"127.0.0.1:"), "{told}");
+}
+
+#[test]
+fn a_hang_up_reloads_the_level_and_names_what_needs_a_restart() {
+    let mut daemon = Daemon::start("");
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    std::fs::write(daemon.config(), format!("{text}[log]\nlevel = \"debug\"\n[batch]\nmax_age = \"5s\"\n"))
+        .unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.until("reloaded", || daemon.log().contains("configuration read again"));
+    let log = daemon.log();
+    let line: Value =
+        serde_json::from_str(log.lines().find(|line| line.contains("read again")).unwrap()).unwrap();
+    assert_eq!(line["taken"], "log.level");
+    assert_eq!(line["needs_restart"], "batch.max_age");
+
+    std::fs::write(daemon.config(), "[gateway]\nnothing = 1\n").unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.until("refused", || daemon.log().contains("nothing is reloaded"));
+    std::fs::write(daemon.config(), text).unwrap();
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn an_uplink_that_left_the_configuration_keeps_its_place_until_it_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = |name: &str| {
+        let path = dir.path().join(name);
+        format!("[[uplink]]\nkind = \"directory\"\nname = \"{name}\"\npath = \"{}\"\n", path.display())
+    };
+    let daemon = Daemon::start(&format!("{}{}", lake("first"), lake("second")));
+    let (code, _, err) = daemon.command(&["uplink", "forget", "second"]);
+    assert_eq!(code, 69);
+    assert!(err.contains("is configured"), "{err}");
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    daemon.signal(Signal::TERM);
+    daemon.until("gone", || daemon.command(&["status"]).0 == 69);
+    std::fs::write(daemon.config(), text.replace(&lake("second"), "")).unwrap();
+
+    let (code, out, err) = daemon.command(&["uplink", "list", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(list["uplinks"][0]["name"], "first");
+    assert_eq!(list["left_behind"][0]["name"], "second");
+    assert_eq!(daemon.command(&["uplink", "forget", "second"]).0, 0);
+    assert_eq!(daemon.command(&["uplink", "forget", "second"]).0, 64);
+    assert_eq!(daemon.command(&["journal", "verify"]).0, 0);
+}
