@@ -6,6 +6,14 @@
 //!
 //! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
 //! by the gateway on arrival) and JSON with a stamp of the device and RR in ms.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a bench stops at the first surprise, and its figures go to standard output"
+)]
 
 #[allow(dead_code, reason = "the straps can also speak JSON, which is not measured here")]
 #[path = "../tests/support/hearts.rs"]

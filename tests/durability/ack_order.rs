@@ -36,10 +36,10 @@ fn traced(name: &str, clients: usize, window: usize, readings: u64) -> (Vec<Call
     assert!(status.success(), "a clean stop ended with {status}\n{}", setup.log_tail());
     // The tracer may still be writing.
     let start = Instant::now();
-    let end = format!("{pid} +++ exited");
+    let end = format!("{pid} ");
     loop {
         let text = fs::read_to_string(&log).expect("read the trace");
-        if text.lines().rev().take(50).any(|line| line.starts_with(&end)) {
+        if text.lines().rev().take(50).any(|line| line.starts_with(&end) && line.contains("+++ exited")) {
             return (parse(&text), setup.mqtt.port());
         }
         assert!(start.elapsed() < Duration::from_secs(10), "the trace does not end");

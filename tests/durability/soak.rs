@@ -12,8 +12,9 @@ use crate::support::{env_number, process, wall_ms};
 const STRAPS: usize = 40;
 /// A day in five minutes.
 const SPEED: f64 = 288.0;
-/// Caches fill and generations roll: memory may sway by this much, but not climb.
-const SWAY_MB: f64 = 6.0;
+/// The head generation's page cache fills over its life of more than a day, to 4 MB by its own account and about twice
+/// that in the allocator's: memory may sway by this much, but not climb.
+const SWAY_MB: f64 = 10.0;
 
 /// `FOGBEAT_SOAK_SECONDS` seconds (30) at 288 times the speed of life; 300 make a day.
 #[test]

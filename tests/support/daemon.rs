@@ -127,6 +127,11 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_fogbeat")), PathBuf::from)
 }
 
+/// Whether the binary under test is a release build, so that its memory is the product's.
+pub fn optimised() -> bool {
+    std::env::var_os("FOGBEAT_BIN").is_some() || !cfg!(debug_assertions)
+}
+
 /// A running gateway; killed when dropped.
 pub struct Daemon {
     child: Child,

@@ -18,11 +18,17 @@ pub fn cpu(pid: u32) -> Duration {
 pub struct Memory {
     pub rss_kib: u64,
     pub peak_kib: u64,
+    /// Pages of files, the program itself above all: an unoptimised binary maps some 30 MB more of them.
+    pub file_kib: u64,
 }
 
 pub fn memory(pid: u32) -> Memory {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    Memory { rss_kib: field(&status, "VmRSS:"), peak_kib: field(&status, "VmHWM:") }
+    Memory {
+        rss_kib: field(&status, "VmRSS:"),
+        peak_kib: field(&status, "VmHWM:"),
+        file_kib: field(&status, "RssFile:"),
+    }
 }
 
 pub fn threads(pid: u32) -> u64 {
