@@ -6,6 +6,11 @@
 //!
 //! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
 //! by the gateway on arrival) and JSON with a stamp of the device and RR in ms.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench stops at the first surprise, and its table goes to standard output"
+)]
 
 #[allow(dead_code, reason = "the straps can also speak JSON, which is not measured here")]
 #[path = "../tests/support/hearts.rs"]

@@ -4,6 +4,11 @@
 //! five minutes of MIT-BIH NSRDB, or ten minutes of a Polar H10. A strap notifies at the cadence of that H10, jitter
 //! included; a notification carries the intervals that ended since the one before, and the rounded average of the
 //! last beats as its rate. Sources and licences: `tests/data`.
+#![allow(
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "support for tests and benches: a spoilt recording must stop them"
+)]
 
 const RECORD_100: &str = include_str!("../data/mitdb/100_rr.csv");
 const NSRDB: &str = include_str!("../data/pyhrv-nsrdb/nsrdb_short.txt");
