@@ -52,7 +52,9 @@ impl Windows {
         if index >= self.devices.len() {
             self.devices.resize_with(index + 1, VecDeque::new);
         }
-        let most = (TOTAL / self.devices.len().max(1)).clamp(64, MOST);
+        // A power of two, which is what a deque's buffer is anyway.
+        let share = (TOTAL / self.devices.len().max(1)).clamp(64, MOST);
+        let most = 1 << share.ilog2();
         let hash = self.hasher.hash(reading);
         let Some(window) = self.devices.get_mut(index) else {
             return Seen::New;
@@ -60,6 +62,7 @@ impl Windows {
         let entry = Known { stamp_ms, hash, ticket: ticket.0 as u32 };
         // Stamps rise in nearly every case: then there is nothing to search.
         if window.back().is_none_or(|newest| newest.stamp_ms < stamp_ms) {
+            make_room(window, most);
             window.push_back(entry);
         } else {
             let at = window.partition_point(|known| known.stamp_ms < stamp_ms);
@@ -70,12 +73,18 @@ impl Windows {
                     return Seen::Before(Ticket(ticket.0.saturating_sub(u64::from(behind))));
                 }
             }
+            make_room(window, most);
+            let at = window.partition_point(|known| known.stamp_ms < stamp_ms);
             window.insert(at, entry);
         }
-        while window.len() > most {
-            window.pop_front();
-        }
         Seen::New
+    }
+}
+
+/// Forgets the oldest before something is added: a full buffer that is pushed to doubles.
+fn make_room(window: &mut VecDeque<Known>, most: usize) {
+    while window.len() >= most {
+        window.pop_front();
     }
 }
 

@@ -64,6 +64,8 @@ struct Generations {
     manifest: Manifest,
     /// The head, while it is open.
     head: Option<Arc<Generation>>,
+    /// Somebody has read from the head.
+    head_read: bool,
     /// Handles that somebody may still hold: a database opens once only.
     handles: HashMap<u32, Weak<Tail>>,
     /// The last few used, newest last.
@@ -116,6 +118,7 @@ impl Spool {
         let state = Generations {
             manifest,
             head: None,
+            head_read: false,
             handles: HashMap::new(),
             tails: Vec::new(),
             delivered: BTreeMap::new(),
@@ -238,15 +241,15 @@ impl Spool {
 }
 
 impl Generations {
-    /// Takes the head away. A sound handle serves the readers that follow it on; a failed one is let go in a thread of
-    /// its own, because sled writes and syncs when it is dropped.
+    /// Takes the head away. A handle that readers follow stays with them; any other is let go in a thread of its own,
+    /// because sled writes and syncs when it is dropped. During an outage nobody follows, and open databases would only
+    /// take memory.
     fn retire_head(&mut self, health: Health) {
         let Some(head) = self.head.take() else { return };
-        match health {
-            Health::Sound => self.keep_open(&Tail::new(head)),
-            Health::Failed => {
-                let _ = std::thread::Builder::new().name("journal-close".into()).spawn(move || drop(head));
-            }
+        if std::mem::replace(&mut self.head_read, false) && health == Health::Sound {
+            self.keep_open(&Tail::new(head));
+        } else {
+            let _ = std::thread::Builder::new().name("journal-close".into()).spawn(move || drop(head));
         }
     }
 

@@ -139,7 +139,9 @@ impl Spool {
             return Ok(tail);
         }
         if let Some(head) = state.head.as_ref().filter(|head| head.number() == number) {
-            return Ok(Tail::new(Arc::clone(head)));
+            let tail = Tail::new(Arc::clone(head));
+            state.head_read = true;
+            return Ok(tail);
         }
         if let Some(tail) = state.handles.get(&number).and_then(Weak::upgrade) {
             return Ok(tail);
