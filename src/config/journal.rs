@@ -42,6 +42,6 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { max_age: Duration::from_secs(60), max_bytes: ByteSize::mib(4) }
+        Self { max_age: Duration::from_secs(60), max_bytes: ByteSize::mib(2) }
     }
 }

@@ -18,6 +18,7 @@ use super::batch::Policy;
 use super::feed::Feed;
 use super::hands::Hands;
 use super::member::Member;
+use super::pace::Pace;
 use super::retry::{self, Backoff};
 use super::status::{Board, State};
 use super::workshop::{Built, Job, Outcome, Workshop, ahead};
@@ -93,6 +94,7 @@ pub(super) struct Driver<U, F> {
     again: VecDeque<Bounds>,
     window: VecDeque<Sent>,
     watermark: watch::Receiver<Seq>,
+    pace: Pace,
     draining: watch::Receiver<Option<Instant>>,
     retry_now: Arc<Notify>,
     backoff: Backoff,
@@ -120,6 +122,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         retry_now: Arc<Notify>,
     ) -> Result<Self, SetupError> {
         let hands = Hands::new(&settings.name)?;
+        let watermark = feed.watermark();
+        let pace = Pace::new(*watermark.borrow(), Instant::now());
         let limits = uplink.limits();
         let workshop = Workshop::new(
             Arc::clone(&feed),
@@ -133,7 +137,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             limits,
             again: feed.open().into(),
             window: VecDeque::new(),
-            watermark: feed.watermark(),
+            watermark,
+            pace,
             position: workshop.position(),
             holds_lines: false,
             hands,
@@ -256,6 +261,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Gives the workshop its next job, if there is one.
     fn look(&mut self, now: Instant) {
+        self.pace.observe(*self.watermark.borrow(), now);
         let new = self.something_new();
         if self.holds_lines || new {
             self.waiting.get_or_insert(now);
@@ -294,7 +300,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         if self.settings.policy.due(waiting, draining).is_some() {
             return Some(Job::Close);
         }
-        (new && ahead(self.position, *self.watermark.borrow()) >= READ_AHEAD).then_some(Job::Fill)
+        let enough = new && ahead(self.position, *self.watermark.borrow()) >= READ_AHEAD;
+        let calm = self.pace.wait(self.settings.policy.max_age, now).is_none();
+        (enough && calm).then_some(Job::Fill)
     }
 
     fn worked(&mut self, workshop: Box<Workshop<F>>, outcome: Outcome) {
@@ -416,7 +424,10 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             return pause;
         }
         match self.waiting {
-            Some(since) if self.may_begin(now) => since + self.settings.policy.max_age,
+            Some(since) if self.may_begin(now) => {
+                let due = since + self.settings.policy.max_age;
+                self.pace.wait(self.settings.policy.max_age, now).map_or(due, |calm| calm.min(due))
+            }
             _ => now + FAR,
         }
     }

@@ -19,6 +19,7 @@ mod feed;
 pub mod firehose;
 mod hands;
 pub mod member;
+mod pace;
 pub mod retry;
 mod status;
 mod workshop;

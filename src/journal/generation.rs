@@ -27,7 +27,7 @@ use super::disk::Disk;
 const NAMES: u64 = 1 << 63;
 const META: u64 = u64::MAX;
 /// Page cache of one open database. Reads do not evict: what bounds them is the generation's size.
-const CACHE: u64 = 4 << 20;
+const CACHE: u64 = 2 << 20;
 /// Longest open that is waited for.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a lock that our own closing handle still holds is waited for.

@@ -49,6 +49,7 @@ impl Spool {
                 State::Sealed => {
                     let mut page = self.read_generation(number, &record, from, record.count, max, None)?;
                     if page.next.n() >= record.count {
+                        self.let_go(number);
                         page.entries.push(Entry::End { generation: number, count: record.count });
                         page.next = after;
                     }
@@ -163,6 +164,16 @@ impl Spool {
         let tail = Tail::new(Arc::new(generation));
         state.keep_open(&tail);
         Ok(tail)
+    }
+
+    /// A reader has come to a generation's end: one less open database. Another reader opens it again.
+    fn let_go(&self, number: u32) {
+        let mut state = self.state();
+        let at = state.tails.iter().position(|tail| tail.generation.number() == number);
+        let tail = at.map(|at| state.tails.remove(at));
+        drop(state);
+        // sled may write and sync when it is closed: not under the lock.
+        drop(tail);
     }
 
     /// The newest stored readings, newest blocks first, at most about `most`, for the windows of known stamps.
