@@ -17,6 +17,7 @@ pub mod directory;
 mod driver;
 mod feed;
 pub mod firehose;
+mod label;
 pub mod member;
 pub mod retry;
 mod status;
