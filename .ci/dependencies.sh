@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The rules on dependencies: rustls once, on ring; no second TLS stack; nothing that must be built with cmake or linked
+# The rules on dependencies: rustls once, 0.23 or later, on ring; no second TLS stack; nothing that must be built with cmake or linked
 # against OpenSSL.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,5 +20,10 @@ for crate in rustls ring; do
         fail=1
     fi
 done
+# The older ones have unpatched faults and another interface.
+if grep -qE '^rustls v0\.([0-9]|1[0-9]|2[0-2])\.' <<<"$tree"; then
+    echo "rustls is older than 0.23: $(grep '^rustls v' <<<"$tree")"
+    fail=1
+fi
 [ "$fail" = 0 ] && echo "$(wc -l <<<"$tree") crates; $(grep '^rustls v' <<<"$tree"), $(grep '^ring v' <<<"$tree")"
 exit "$fail"

@@ -8,7 +8,7 @@ use clap::Parser;
 use fogbeat::cli::{self, Cli, Command, Common, Failure, Kind};
 use fogbeat::gateway::{self, Setup};
 use fogbeat::state::StateDir;
-use fogbeat::{config, telemetry};
+use fogbeat::telemetry;
 
 /// More workers than cores gain nothing, and a Pi has other work as well.
 const MOST_WORKERS: usize = 2;
@@ -49,7 +49,7 @@ fn run(common: &Common) -> Result<(), Failure> {
     let state = StateDir::open(&config.gateway.state_dir)?;
     let again = common.clone();
     let reread = Box::new(move || {
-        let fresh = config::load(again.config.as_deref())?;
+        let fresh = again.read()?;
         let level = again.level(&fresh).to_owned();
         Ok((fresh, level))
     });

@@ -2,7 +2,10 @@
 //!
 //! Promise: at most one process works in a state directory (`lock`, an advisory lock that dies with its owner, which
 //! holds the owner's process id and the address of its control socket), and a gateway without a configured id keeps
-//! the one it made up (`gateway-id`).
+//! the one it made up (`gateway-id`). Whatever a command run by root leaves behind belongs to the directory's owner, so
+//! that the daemon's user can work with it.
+
+mod handover;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -107,6 +110,16 @@ impl StateDir {
                 Ok(id)
             }
             Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl Drop for StateDir {
+    /// Still under the lock, which is given up after this.
+    fn drop(&mut self) {
+        if let Err(error) = handover::to_owner(&self.path) {
+            tracing::warn!(%error, dir = %self.path.display(),
+                "files made by root could not be given to the directory's owner: do it with chown -R");
         }
     }
 }

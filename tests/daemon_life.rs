@@ -215,9 +215,40 @@ fn two_daemons_do_not_share_a_state_directory() {
     let (code, _, err) = daemon.command(&["run"]);
     assert_eq!(code, 69);
     assert!(err.contains(&format!("another fogbeat (process {})", daemon.child.id())), "{err}");
-    let (code, _, err) = daemon.command(&["journal", "inspect"]);
-    assert_eq!(code, 69, "{err}");
     assert_eq!(daemon.command(&["status"]).0, 0, "the first daemon was disturbed");
+}
+
+#[test]
+fn the_journal_is_looked_into_with_and_without_a_daemon() {
+    let mut daemon = Daemon::start("[journal]\ncommit_interval = \"50ms\"\n[batch]\nmax_age = \"1h\"\n");
+    for bpm in 60..80 {
+        publish(daemon.mqtt, "hr/strap-1", &bpm.to_string());
+    }
+    let look = |daemon: &Daemon, what: &[&str]| {
+        let (code, out, err) = daemon.command(&[&["journal"], what].concat());
+        assert_eq!(code, 0, "{what:?}: {err}");
+        out
+    };
+    let bpm = |text: &str| -> Vec<u64> {
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter_map(|line| line["bpm"].as_u64()).collect()
+    };
+    let readings = |text: &str| -> u64 {
+        let document: Value = serde_json::from_str(text).unwrap();
+        document["generations"].as_array().unwrap().iter().map(|g| g["readings"].as_u64().unwrap()).sum()
+    };
+    for running in [true, false] {
+        let exported = look(&daemon, &["export"]);
+        assert_eq!(bpm(&exported), (60..80).collect::<Vec<u64>>(), "running: {running}");
+        assert_eq!(exported.contains("\"type\":\"end\""), !running, "{exported}");
+        assert_eq!(readings(&look(&daemon, &["inspect", "--json"])), 20, "running: {running}");
+        assert_eq!(readings(&look(&daemon, &["verify", "--json"])), 20, "running: {running}");
+        if running {
+            assert_eq!(daemon.command(&["status"]).0, 0, "the daemon was disturbed");
+            let (code, log) = daemon.stop();
+            assert_eq!(code, Some(0), "{log}");
+        }
+    }
 }
 
 #[test]

@@ -1,18 +1,18 @@
-//! `fogbeat journal`: a look into the durable buffer. A running gateway must be stopped first: the journal has one
-//! owner; `fogbeat status` asks a running one.
+//! `fogbeat journal`: a look into the durable buffer. The journal has one owner: a running gateway is asked and looks
+//! itself; without one, the command locks the state directory and does.
+
+use std::path::PathBuf;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, offline, output};
+use super::{Common, Failure, Kind, offline, output, status};
 use crate::config::Config;
-use crate::forward::batch::cause_label;
-use crate::journal::{Entry, Journal, Seq};
-use crate::reading::line::LineContext;
+use crate::control::{self, Request};
+use crate::gateway::look::{self, Page, Verdict};
+use crate::journal::Journal;
 use crate::state::StateDir;
-
-/// Readings held in memory at once while they are written out.
-const PAGE: usize = 4096;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -37,59 +37,76 @@ pub enum Command {
 
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     let config = common.load()?;
-    let (state, journal) = offline::journal(&config)?;
+    let looker = Looker::find(&config)?;
     match command {
-        Command::Inspect { json } => inspect(&journal, *json),
-        Command::Verify { json } => verify(&journal, *json),
-        Command::Export => export(&config, &state, &journal),
+        Command::Inspect { json } => show(&looker.inspect()?, *json),
+        Command::Verify { json } => verify(&looker, *json),
+        Command::Export => export(&looker),
     }
 }
 
-fn inspect(journal: &Journal, as_json: bool) -> Result<(), Failure> {
-    let uplinks: Vec<_> = journal
-        .uplinks()
-        .iter()
-        .map(|uplink| {
-            let cursor = uplink.cursor();
-            let queued = journal.backlog(cursor);
-            json!({ "name": uplink.name(), "cursor": cursor.0, "open": uplink.open(), "queued_readings": queued })
-        })
-        .collect();
-    let document =
-        json!({ "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks });
-    if as_json { output::print_json(&document) } else { output::print(&output::outline(&document)) }
+/// Who looks.
+enum Looker {
+    Daemon(PathBuf),
+    Own { gateway: String, site: Option<String>, journal: Journal, _lock: StateDir },
 }
 
-fn verify(journal: &Journal, as_json: bool) -> Result<(), Failure> {
+impl Looker {
+    fn find(config: &Config) -> Result<Self, Failure> {
+        if let Some(socket) = status::daemon(&config.gateway.state_dir)? {
+            return Ok(Self::Daemon(socket));
+        }
+        let (state, journal) = offline::journal(config)?;
+        let gateway = state.gateway_id(config.gateway.id.as_deref())?;
+        Ok(Self::Own { gateway, site: config.gateway.site.clone(), journal, _lock: state })
+    }
+
+    fn inspect(&self) -> Result<Value, Failure> {
+        match self {
+            Self::Daemon(socket) => Ok(control::ask(socket, &Request::JournalInspect)?),
+            Self::Own { journal, .. } => Ok(look::inspect(journal)),
+        }
+    }
+
+    /// `None`: the generation was delivered and removed meanwhile.
+    fn verify(&self, generation: u32) -> Result<Option<Verdict>, Failure> {
+        match self {
+            Self::Daemon(socket) => understood(control::ask(socket, &Request::JournalVerify { generation })?),
+            Self::Own { journal, .. } => Ok(look::verify(journal, generation)),
+        }
+    }
+
+    fn page(&self, from: u64) -> Result<Page, Failure> {
+        match self {
+            Self::Daemon(socket) => understood(control::ask(socket, &Request::JournalPage { from })?),
+            Self::Own { gateway, site, journal, .. } => {
+                look::page(journal, gateway, site.as_deref(), from).map_err(Failure::unavailable)
+            }
+        }
+    }
+}
+
+fn understood<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(Failure::defect)
+}
+
+fn show(document: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json { output::print_json(document) } else { output::print(&output::outline(document)) }
+}
+
+fn verify(looker: &Looker, as_json: bool) -> Result<(), Failure> {
+    let inspected = looker.inspect()?;
+    let known = inspected.get("generations").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let numbers = known.iter().filter_map(|known| known.get("generation")?.as_u64());
     let mut reports = Vec::new();
     let mut damaged = 0;
-    for generation in journal.generations() {
-        let report = match journal.verify(&generation) {
-            Ok(verified) => {
-                damaged += usize::from(!verified.damaged.is_empty() || verified.missing > 0);
-                let places: Vec<_> = verified
-                    .damaged
-                    .iter()
-                    .map(|(place, error)| json!({ "at": place, "error": error.to_string() }))
-                    .collect();
-                json!({
-                    "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
-                    "bytes": verified.bytes, "missing": verified.missing, "damaged": places,
-                })
-            }
-            Err(error) => {
-                damaged += 1;
-                json!({ "generation": generation.generation, "error": error.to_string() })
-            }
-        };
-        reports.push(report);
+    for number in numbers.filter_map(|number| u32::try_from(number).ok()) {
+        if let Some(verdict) = looker.verify(number)? {
+            damaged += usize::from(!verdict.sound);
+            reports.push(verdict.report);
+        }
     }
-    let document = json!({ "spool": journal.spool(), "generations": reports });
-    if as_json {
-        output::print_json(&document)?
-    } else {
-        output::print(&output::outline(&document))?
-    }
+    show(&json!({ "spool": inspected.get("spool"), "generations": reports }), as_json)?;
     match damaged {
         0 => Ok(()),
         count => Err(Failure::new(
@@ -99,27 +116,11 @@ fn verify(journal: &Journal, as_json: bool) -> Result<(), Failure> {
     }
 }
 
-fn export(config: &Config, state: &StateDir, journal: &Journal) -> Result<(), Failure> {
-    let gateway = state.gateway_id(config.gateway.id.as_deref())?;
-    let mut text = Vec::new();
-    let mut from = Seq(0);
+fn export(looker: &Looker) -> Result<(), Failure> {
+    let mut from = 0;
     loop {
-        let page = journal.read(from, PAGE).map_err(Failure::unavailable)?;
-        // A cloned card has readings of two spools.
-        let lines = LineContext::new(&page.spool, &gateway, config.gateway.site.as_deref());
-        text.clear();
-        for entry in &page.entries {
-            match entry {
-                Entry::Reading { seq, device, reading } => {
-                    lines.write_reading(&mut text, seq.0, page.boot, device, reading);
-                }
-                Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
-                Entry::Gap { first, last, cause } => {
-                    lines.write_gap(&mut text, first.0, last.0, cause_label(*cause))
-                }
-            }
-        }
-        output::print(&String::from_utf8_lossy(&text))?;
+        let page = looker.page(from)?;
+        output::print(&page.lines)?;
         if page.next == from {
             return Ok(());
         }

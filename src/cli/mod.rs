@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use exit::{Failure, Kind, report, usage};
 
-use crate::config::Config;
+use crate::config::{self, Config, Problems};
 use crate::demo;
 use crate::telemetry::Format;
 
@@ -82,7 +82,12 @@ pub enum Command {
 impl Common {
     /// The configuration in force.
     pub fn load(&self) -> Result<Config, Failure> {
-        Ok(crate::config::load(self.config.as_deref())?)
+        Ok(self.read()?)
+    }
+
+    /// The configuration in force, or everything that is wrong with it.
+    pub fn read(&self) -> Result<Config, Problems> {
+        config::load(self.config.as_deref(), crate::source::judge)
     }
 
     /// The level in force: command line or `FOGBEAT_LOG`, then the configuration.

@@ -1,7 +1,7 @@
 //! The machine's own clocks.
 //!
 //! Promise: `now()` costs two vDSO reads and no system call; uptime never steps; the wall clock's guess is never
-//! below what is known to have passed already (the release of this program, or the time a trusted clock was last
+//! below what is known to have passed already (the build of this program, or the time a trusted clock was last
 //! written down), so that a Pi that boots into 1970 does not date readings there. Quality is `Synced` once the
 //! operating system said so in this run and stays so: a clock that was right and is kept by the crystal is off by
 //! a few parts in 10^5.
@@ -17,8 +17,19 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use super::{BootId, Clock, Stamp, WallQuality};
 use crate::config::Trust;
 
-/// No correct clock is before the release of this program: 2026-11-01T00:00:00Z, moved on with each release.
-const RELEASED_MS: i64 = 1_793_491_200_000;
+/// No correct clock is before the build of this program; ms since the epoch. See `build.rs`.
+const BUILT_MS: i64 = decimal(env!("FOGBEAT_BUILT_S")) * 1000;
+
+/// `str::parse` cannot run at compile time.
+const fn decimal(text: &str) -> i64 {
+    let mut digits = text.as_bytes();
+    let mut value = 0;
+    while let Some((digit, rest)) = digits.split_first() {
+        value = value * 10 + (*digit - b'0') as i64;
+        digits = rest;
+    }
+    value
+}
 
 /// How often the operating system is asked whether its clock is right, until it says yes.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -51,7 +62,7 @@ impl SystemClock {
         let floor_file = state_dir.join(FLOOR_FILE);
         let written =
             std::fs::read_to_string(&floor_file).ok().and_then(|text| text.trim().parse::<i64>().ok());
-        let floor_ms = written.unwrap_or(0).max(RELEASED_MS);
+        let floor_ms = written.unwrap_or(0).max(BUILT_MS);
         Self {
             boot: boot_id(),
             synced: AtomicBool::new(trust == Trust::Always),
@@ -180,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FLOOR_FILE), b"\xff\x00 12").unwrap();
         let clock = SystemClock::new(Trust::Never, dir.path());
-        assert!(clock.now().wall_ms >= RELEASED_MS);
+        assert!(clock.now().wall_ms >= BUILT_MS);
         assert_eq!(clock.boot(), SystemClock::new(Trust::Auto, dir.path()).boot());
     }
 

@@ -19,9 +19,12 @@ pub const DEFAULT_FILE: &str = "/etc/fogbeat/fogbeat.toml";
 /// After this many complaints the rest is not looked for: the file is something else altogether.
 const MOST_PROBLEMS: usize = 100;
 
+/// Judges what only those above this module can, such as the mapping table.
+pub type Judge = fn(&Config) -> Vec<Problem>;
+
 /// The configuration in force: defaults, then `file` (or [`DEFAULT_FILE`] if it exists), then `FOGBEAT__SECTION__KEY`
 /// from the environment. Reads files, binds nothing, writes nothing.
-pub fn load(file: Option<&Path>) -> Result<Config, Problems> {
+pub fn load(file: Option<&Path>, judge: Judge) -> Result<Config, Problems> {
     let path = match file {
         Some(path) => Some(path),
         None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
@@ -40,18 +43,19 @@ pub fn load(file: Option<&Path>) -> Result<Config, Problems> {
             Some((shown, text))
         }
     };
-    read(text.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), None)
+    read(text.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), None, judge)
 }
 
-/// A configuration from TOML text alone, without files or environment.
+/// A configuration from TOML text alone, without files, environment, or anybody else's judgement.
 pub fn from_toml(text: &str) -> Result<Config, Problems> {
-    read(Some(("the text", text)), Some(HashMap::new()))
+    read(Some(("the text", text)), Some(HashMap::new()), |_| Vec::new())
 }
 
 /// `environment`: `None` = that of the process.
 fn read(
     file: Option<(&str, &str)>,
     environment: Option<HashMap<String, String>>,
+    judge: Judge,
 ) -> Result<Config, Problems> {
     let mut builder = config::Config::builder();
     if let Some((_, text)) = file {
@@ -69,7 +73,7 @@ fn read(
     split_list(&mut tree, &["mqtt", "mappings"]);
     nest_uplink_keys(&mut tree, &mut gone, &mut problems);
     if let Some(mut config) = read_tree(&mut tree, &mut gone, &mut problems) {
-        let mut found = Vec::new();
+        let mut found = judge(&config);
         validate::validate(&config, &mut found);
         config.complete();
         problems

@@ -1,6 +1,7 @@
 //! Typed settings: one file per section, [`load`] to read them, [`validate`] to judge them.
 //!
-//! Promise: a configuration that came out of [`load`] can be run; what is wrong with one is told completely, every
+//! Promise: a configuration that came out of [`load`] can be run, as far as this module and the [`Judge`] it was given
+//! can tell; what is wrong with one is told completely, every
 //! problem with its key, its value and the remedy, before a port is bound or the disk is touched. Secrets are never
 //! in it, only paths to them, so it may be shown.
 
@@ -10,9 +11,11 @@ mod http;
 mod journal;
 mod load;
 mod log;
+pub mod mapping;
 mod mqtt;
 mod problem;
 mod replay;
+mod speed;
 mod uplink;
 mod validate;
 
@@ -20,11 +23,12 @@ pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal};
-pub use load::{DEFAULT_FILE, from_toml, load};
+pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
 pub use problem::{Problem, Problems};
 pub use replay::Replay;
+pub use speed::{Speed, SpeedError};
 pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
 
 use serde::{Deserialize, Serialize};

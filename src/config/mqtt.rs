@@ -14,7 +14,7 @@ pub struct Mqtt {
     pub mappings: Vec<String>,
     /// The operator's own mappings, tried before the presets: `[[mqtt.mapping]]`.
     #[serde(rename = "mapping")]
-    pub custom: Vec<crate::source::mqtt::mapping::MappingConfig>,
+    pub custom: Vec<super::mapping::MappingConfig>,
     /// Further brokers to collect from: `[[mqtt.external]]`.
     #[serde(rename = "external")]
     pub externals: Vec<External>,

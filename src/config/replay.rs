@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::replay::Speed;
+use super::speed::Speed;
 
 /// `[[replay]]`: a recording that is played as if a wearable sent it, for demos, tests and support.
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -10,7 +10,6 @@ use bytesize::ByteSize;
 
 use super::problem::Problem;
 use super::{Config, Directory, External, Firehose, Listener, UplinkKind};
-use crate::source::mqtt::mapping::Mappings;
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
@@ -20,7 +19,6 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     }
     listener(&config.mqtt.listener, &mut check);
     externals(&config.mqtt.externals, &mut check);
-    mappings(config, &mut check);
     replays(config, &mut check);
     journal(config, &mut check);
     http(config, &mut check);
@@ -164,13 +162,6 @@ fn externals(externals: &[External], check: &mut Check<'_>) {
         if external.password_file.is_some() && external.username.is_none() {
             check.add(key("password_file"), "is given without a user", "set `username` as well");
         }
-    }
-}
-
-fn mappings(config: &Config, check: &mut Check<'_>) {
-    let mqtt = &config.mqtt;
-    for error in Mappings::compile(&mqtt.custom, &mqtt.mappings).err().unwrap_or_default() {
-        check.add(error.key, format!("{:?} is not usable", error.value), error.remedy);
     }
 }
 

@@ -9,6 +9,8 @@ use super::{AnswerEnvelope, Envelope, Refusal, Request, VERSION};
 
 /// A daemon that works answers at once; one that is stuck must not hold up a script.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Reading a whole generation takes a worn card a while.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// A status document with thousands of devices is a few megabytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
@@ -25,7 +27,7 @@ pub enum AskError {
     Refused(#[from] Refusal),
 }
 
-/// Asks the daemon behind the socket at `path`. Blocks, at most some seconds.
+/// Asks the daemon behind the socket at `path`. Blocks, at most some seconds (minutes where files are read through).
 pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError> {
     let garbled = |why: String| AskError::Garbled { path: path.to_owned(), why };
     let line =
@@ -39,8 +41,12 @@ pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError
 }
 
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
+    let patience = match request {
+        Request::JournalVerify { .. } => LONG_PATIENCE,
+        _ => PATIENCE,
+    };
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut text = serde_json::to_vec(&Envelope { v: VERSION, request: request.clone() })?;
     text.push(b'\n');

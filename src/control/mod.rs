@@ -25,6 +25,12 @@ pub enum Request {
     UplinkList,
     /// Gives up the place of an uplink that is gone from the configuration.
     UplinkForget { name: String },
+    /// Generations and cursors.
+    JournalInspect,
+    /// Reads every value of one generation.
+    JournalVerify { generation: u32 },
+    /// Some of what is kept as JSON lines, from this number on.
+    JournalPage { from: u64 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use super::sample::Encoding;
 use super::screen::{Figures, Mood, Screen};
 use super::story::{Act, Story};
 use super::strap::{Live, Plan, wear};
-use crate::source::replay::Speed;
+use crate::config::Speed;
 
 /// Hearts of straps with a stamp beat this much faster: a minute a second.
 const FAST: f64 = 60.0;

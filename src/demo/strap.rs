@@ -18,7 +18,7 @@ use super::hearts::Hearts;
 use super::ledger::StrapAccount;
 use super::outbox::Outbox;
 use super::sample::{Encoding, Sample};
-use crate::source::replay::Speed;
+use crate::config::Speed;
 
 /// Unacknowledged publishes of one strap. At 60 readings a second and one commit a second a smaller window would hold
 /// the strap up.

@@ -18,6 +18,7 @@ mod driver;
 mod feed;
 pub mod firehose;
 mod hands;
+mod label;
 pub mod member;
 mod pace;
 pub mod retry;

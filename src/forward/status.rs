@@ -15,15 +15,11 @@ use tokio::time::Instant;
 
 use super::directory::StoreMetrics;
 use super::feed::Backlog;
+use super::label::UplinkLabel;
 use super::{Failure, Member};
 
 /// Failures in a row before one that may mend itself is worth a warning.
 const PATIENCE: u32 = 3;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct UplinkLabel {
-    pub(super) uplink: String,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RetryLabel {

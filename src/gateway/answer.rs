@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::look;
 use super::status::Sources;
 use crate::control::{Answer, Refusal, RefusalKind, Request};
 
@@ -15,6 +16,12 @@ pub fn answer(request: &Request, sources: &Sources) -> Answer {
             Ok(json!({ "uplinks": to_value(&uplinks)?, "left_behind": to_value(&sources.left_behind())? }))
         }
         Request::UplinkForget { name } => forget(name, sources),
+        Request::JournalInspect => Ok(look::inspect(&sources.journal)),
+        Request::JournalVerify { generation } => to_value(&look::verify(&sources.journal, *generation)),
+        Request::JournalPage { from } => {
+            let page = look::page(&sources.journal, &sources.gateway, sources.site.as_deref(), *from);
+            to_value(&page.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?)
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod answer;
 mod intake;
+pub mod look;
 mod notify;
 mod reload;
 mod signals;

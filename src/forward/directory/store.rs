@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 use time::{Date, OffsetDateTime};
 
 use crate::forward::Member;
+use crate::forward::label::UplinkLabel;
 use crate::forward::member::extension;
-use crate::forward::status::UplinkLabel;
 
 /// The lake leaves this much of the disk free, or a twentieth of a small disk: the journal must never meet a full
 /// one because of it.

@@ -24,11 +24,11 @@ use super::ack::{self, Ack};
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
 use super::intake::{Intake, Means, Pending, Rejected};
-use super::listener::Shared;
 use super::permission::Permissions;
 use super::publish::{Malformed, Publish, Qos, Version, frame};
 use super::router::HubError;
 use super::session::{Order, Owner, Session, Wait};
+use super::shared::Shared;
 use crate::journal::{Durable, Ticket};
 
 /// First size of the read buffer; it grows to `READ_MOST` when a read fills it.

@@ -12,11 +12,11 @@ use super::codec::{self, BadConnect, Connect, Refusal, Welcome};
 use super::connection::{Connection, Terms, last_words};
 use super::delivery::Client;
 use super::intake::ALIASES;
-use super::listener::Shared;
 use super::metrics::Metrics;
 use super::permission::{Permission, Permissions};
 use super::publish::{Malformed, Version, frame};
 use super::session::{Found, ORDERS, Owner, Session};
+use super::shared::Shared;
 use super::topic;
 use super::users::{User, valid_name};
 

@@ -25,6 +25,7 @@ use super::metrics::Metrics;
 use super::refused::{Refused, Ring};
 use super::router::Hub;
 use super::session::Registry;
+use super::shared::{Limits, Shared};
 use super::tls::{self, TlsError};
 use super::users::{Users, UsersError};
 use crate::clock::Clock;
@@ -59,32 +60,6 @@ pub enum BindError {
     Users(#[from] UsersError),
     #[error("cannot start the relay thread: {0}")]
     Thread(io::Error),
-}
-
-/// The limits, in the units used here.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub connections: usize,
-    pub packet_size: usize,
-    pub in_flight: u16,
-    pub handshake: Duration,
-    pub subscriptions: usize,
-}
-
-/// What all connections share.
-pub(crate) struct Shared {
-    pub journal: Journal,
-    pub clock: Arc<dyn Clock>,
-    pub mappings: Arc<Mappings>,
-    pub hub: Hub,
-    pub registry: Registry,
-    pub users: Users,
-    pub metrics: Metrics,
-    pub ring: Ring,
-    pub limits: Limits,
-    pub anonymous: bool,
-    /// Numbers connections.
-    pub numbers: AtomicU64,
 }
 
 /// What `fogbeat status` shows.
@@ -246,16 +221,6 @@ impl Listener {
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, drained).await.is_err() {
             connections.shutdown().await;
-        }
-    }
-}
-
-impl Shared {
-    fn sweep(&self) {
-        self.registry.expire(std::time::Instant::now());
-        let removed = self.users.take_removed();
-        if !removed.is_empty() {
-            self.registry.revoke(|name| removed.contains(name));
         }
     }
 }

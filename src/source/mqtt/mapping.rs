@@ -6,7 +6,6 @@
 //! message.
 
 mod compile;
-mod config;
 mod decode;
 mod pointer;
 mod presets;
@@ -15,11 +14,11 @@ mod topic;
 use std::sync::Arc;
 
 pub use compile::MappingError;
-pub use config::{Condition, DeviceFrom, Encoding, Literal, MappingConfig, OneOrMany, Raw, RawFormat};
 pub use presets::names as preset_names;
 
 use super::payload::{self, Sink};
 pub use super::payload::{Cause, DecodeContext, Metrics, PayloadError};
+use crate::config::mapping::MappingConfig;
 use crate::reading::Reading;
 use crate::reading::validity::DeviceTimeWindow;
 

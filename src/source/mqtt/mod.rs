@@ -26,6 +26,7 @@ mod publish;
 mod refused;
 mod router;
 mod session;
+mod shared;
 mod tls;
 mod topic;
 pub mod users;

@@ -19,7 +19,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 pub(super) use convert::{Intervals, Scalar, battery, bpm, contact, energy_kj, rssi, time};
-pub use convert::{RrInput, TimeUnit};
 pub use error::{Cause, PayloadError};
 
 use crate::clock::Stamp;

@@ -12,20 +12,22 @@
 //! of order, `$` filters, subscription id 0). It starts with the first subscription: a gateway without subscribers
 //! has none.
 
+mod relay;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use flume::TrySendError;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
-use rumqttd::protocol::{
-    Disconnect, DisconnectReasonCode, Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe, Unsubscribe,
-};
+use rumqttd::protocol::{Filter, Packet, QoS, RetainForwardRule, Subscribe, Unsubscribe};
 use rumqttd::{Notification, Router, RouterConfig};
 use tokio::sync::watch;
+
+use relay::Relay;
 
 use super::message::{Message, PREFIX};
 use super::metrics::Metrics;
@@ -117,8 +119,7 @@ impl Hub {
             topics,
             metrics,
         });
-        let relay =
-            Relay { shared: Arc::clone(&shared), link: None, topics: HashSet::new(), probed: Instant::now() };
+        let relay = Relay::new(Arc::clone(&shared));
         std::thread::Builder::new().name("mqtt-relay".to_owned()).spawn(move || relay.run(&batches))?;
         Ok(Self { shared, queue })
     }
@@ -315,244 +316,5 @@ impl Drop for Link {
     }
 }
 
-/// The thread that talks to the router: nobody else ever waits for it.
-struct Relay {
-    shared: Arc<Shared>,
-    link: Option<(LinkTx, LinkRx)>,
-    /// Topics this router has seen: it never forgets one.
-    topics: HashSet<Bytes>,
-    probed: Instant,
-}
-
-impl Relay {
-    fn run(mut self, batches: &Receiver<Vec<Message>>) {
-        loop {
-            let busy = locked(&self.shared.router).is_some();
-            let patience = if busy { Duration::from_millis(500) } else { PROBE_EVERY };
-            match batches.recv_timeout(patience) {
-                Ok(batch) => self.batch(batch),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            self.let_go();
-            let suspect = self.shared.suspect.swap(false, Ordering::Relaxed);
-            if busy && (suspect || self.probed.elapsed() >= PROBE_EVERY) && !self.probe() {
-                self.replace();
-            }
-        }
-    }
-
-    fn batch(&mut self, batch: Vec<Message>) {
-        let bytes = batch.iter().map(Message::size).sum();
-        let wanted = self.shared.subscribers.load(Ordering::Relaxed) > 0;
-        let mut sent = 0;
-        for message in batch {
-            if message.retain {
-                self.retain(&message);
-            }
-            if wanted && self.publish(message) {
-                sent += 1;
-            }
-        }
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.shared.metrics.relayed.inc_by(sent);
-        if let Some((tx, _)) = self.link.as_mut().filter(|_| sent > 0)
-            && !nudge(tx)
-        {
-            self.replace();
-        }
-    }
-
-    fn retain(&self, message: &Message) {
-        let mut retained = locked(&self.shared.retained);
-        if let Some(old) = retained.messages.remove(&message.topic) {
-            retained.bytes -= old.len() + message.topic.len();
-        }
-        if message.empty {
-            return;
-        }
-        if retained.messages.len() >= self.shared.topics || retained.bytes + message.size() > RETAINED_BYTES {
-            self.shared.metrics.relay_dropped.inc();
-            return;
-        }
-        retained.bytes += message.size();
-        retained.messages.insert(message.topic.clone(), message.envelope.clone());
-    }
-
-    /// Puts a message where the router finds it when it is nudged.
-    fn publish(&mut self, message: Message) -> bool {
-        if self.link.is_none() {
-            let connect = locked(&self.shared.router).as_ref().map(|r| Arc::clone(&r.connect));
-            self.link = connect.and_then(|connect| patiently(connect, "relay"));
-        }
-        let Some((tx, _)) = self.link.as_mut() else { return false };
-        if !self.topics.contains(&message.topic) {
-            if self.topics.len() >= self.shared.topics {
-                self.shared.metrics.relay_dropped.inc();
-                return false;
-            }
-            self.topics.insert(message.topic.clone());
-        }
-        tx.buffer().push_back(Packet::Publish(Publish::new(message.topic, message.envelope, false), None));
-        true
-    }
-
-    /// Takes ended sessions out of the router.
-    fn let_go(&mut self) {
-        let left = std::mem::take(&mut locked(&self.shared.links).left);
-        for (mut tx, slot) in left {
-            if leave(&mut tx) {
-                locked(&self.shared.links).free.push(slot);
-            }
-        }
-    }
-
-    /// Sends a message around and waits for it.
-    fn probe(&mut self) -> bool {
-        self.probed = Instant::now();
-        let connect = locked(&self.shared.router).as_ref().map(|r| Arc::clone(&r.connect));
-        let Some(connect) = connect else { return true };
-        let Some((mut tx, mut rx)) = patiently(connect, "probe") else { return false };
-        let sent = tx.try_subscribe(PROBE_TOPIC).is_ok() && tx.try_publish(PROBE_TOPIC, "?").is_ok();
-        let deadline = Instant::now() + PROBE_WITHIN;
-        let mut answered = false;
-        while sent && !answered {
-            match rx.recv_deadline(deadline) {
-                Ok(Some(Notification::Forward(_))) => answered = true,
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        answered && leave(&mut tx)
-    }
-
-    /// Gives the router up. The next subscription starts another.
-    fn replace(&mut self) {
-        *locked(&self.shared.router) = None;
-        self.link = None;
-        self.topics.clear();
-        locked(&self.shared.links).left.clear();
-        self.shared.generation.send_modify(|generation| *generation += 1);
-        self.shared.metrics.router_restarts.inc();
-        tracing::warn!(
-            "the MQTT router for local subscribers died and was replaced; they have to connect again"
-        );
-    }
-}
-
-/// Makes a link, in a thread of its own: against a router that hangs it would wait for ever.
-fn patiently(connect: Connect, name: &'static str) -> Option<(LinkTx, LinkRx)> {
-    let (give, take) = sync_channel(1);
-    let thread = std::thread::Builder::new().name("mqtt-link".to_owned()).spawn(move || {
-        // Nobody takes it when it comes too late; the router it belongs to is gone by then.
-        let _ = give.send(connect(name));
-    });
-    thread.ok()?;
-    take.recv_timeout(PROBE_WITHIN).ok()?.ok()
-}
-
-/// Takes a link out of the router.
-fn leave(tx: &mut LinkTx) -> bool {
-    let goodbye = Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection };
-    tx.buffer().push_back(Packet::Disconnect(goodbye, None));
-    nudge(tx)
-}
-
-/// Makes the router look at a link's buffer; `false` if it is gone or takes nothing for [`PROBE_WITHIN`].
-fn nudge(tx: &mut LinkTx) -> bool {
-    let deadline = Instant::now() + PROBE_WITHIN;
-    loop {
-        // An unsubscription of nothing does nothing but wake the router.
-        match tx.try_unsubscribe(PROBE_TOPIC) {
-            Ok(_) => return true,
-            Err(LinkError::TrySend(TrySendError::Full(_))) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(_) => return false,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::mqtt::message::{Head, client_topic};
-    use crate::source::mqtt::publish::Qos;
-
-    fn message(topic: &str, payload: &[u8], retain: bool) -> Message {
-        let head = Head { qos: Qos::AtLeastOnce, retain, origin: 1, expires: 0, properties: &[] };
-        Message::new(topic.as_bytes(), payload, head)
-    }
-
-    async fn next(link: &mut Link) -> Result<Bytes, HubError> {
-        loop {
-            let next = tokio::time::timeout(Duration::from_secs(10), link.next()).await.unwrap();
-            if let Some((topic, _)) = next? {
-                return Ok(client_topic(&topic));
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn without_subscribers_there_is_no_router() {
-        let hub = Hub::start(10, 10, Metrics::default()).unwrap();
-        assert!(!hub.wanted());
-        hub.relay(vec![message("a", b"1", true)]);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while hub.retained("#").is_empty() {
-            assert!(Instant::now() < deadline);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert!(locked(&hub.shared.router).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_dead_router_is_replaced_and_retained_messages_stay() {
-        let metrics = Metrics::default();
-        let hub = Hub::start(10, 10, metrics.clone()).unwrap();
-        let mut link = hub.attach().await.unwrap();
-        link.subscribe("#").await.unwrap();
-        hub.relay(vec![message("a", b"1", true)]);
-        assert_eq!(next(&mut link).await.unwrap(), "a");
-
-        let mut generation = hub.generation();
-        hub.poison();
-        assert_eq!(next(&mut link).await, Err(HubError::Dead));
-        let replaced = tokio::time::timeout(Duration::from_secs(10), generation.changed());
-        replaced.await.unwrap().unwrap();
-        assert!(!link.alive());
-        drop(link);
-
-        let mut link = hub.attach().await.unwrap();
-        link.subscribe("b/+").await.unwrap();
-        hub.relay(vec![message("b/c", b"1", false)]);
-        assert_eq!(next(&mut link).await.unwrap(), "b/c");
-        assert_eq!(hub.retained("a").len(), 1);
-        assert_eq!(metrics.router_restarts.get(), 1);
-    }
-
-    #[tokio::test]
-    async fn links_come_and_go_under_load() {
-        let hub = Hub::start(10, 10, Metrics::default()).unwrap();
-        for _ in 0..300 {
-            let mut link = hub.attach().await.unwrap();
-            link.subscribe("#").await.unwrap();
-            hub.relay((0..300).map(|_| message("a", b"1", false)).collect());
-            assert_eq!(next(&mut link).await.unwrap(), "a");
-        }
-        assert!(locked(&hub.shared.links).next <= 12, "names are used again");
-    }
-
-    #[tokio::test]
-    async fn retained_messages_are_bounded() {
-        let metrics = Metrics::default();
-        let hub = Hub::start(10, 3, metrics.clone()).unwrap();
-        hub.relay((0..10).map(|n| message(&format!("t{n}"), b"1", true)).collect());
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while metrics.relay_dropped.get() < 7 {
-            assert!(Instant::now() < deadline);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(hub.retained("#").len(), 3);
-    }
-}
+mod tests;

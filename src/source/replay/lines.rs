@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::error::LineProblem;
-use super::recording::{Moment, exact_rr};
+use super::moment::{Moment, exact_rr};
 use crate::reading::{Contact, Reason};
 
 /// Below this a number is seconds since 1970, from it on milliseconds (as seconds it would be the year 5138).

@@ -11,16 +11,16 @@ mod beats;
 mod csv;
 mod error;
 mod lines;
+mod moment;
 mod player;
 mod recording;
-mod speed;
 
 pub use beats::{Beat, Frame, Notifications, PERIOD_MS, chained, notifications};
 pub use csv::beats as csv_beats;
 pub use error::{LineProblem, RecordingError, ReplayError};
+pub use moment::Moment;
 pub use player::{Played, play};
-pub use recording::{MAX_READINGS, Moment, Problem, Recording};
-pub use speed::{Speed, SpeedError};
+pub use recording::{MAX_READINGS, Problem, Recording};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

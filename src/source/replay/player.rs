@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::Metrics;
 use super::error::ReplayError;
-use super::recording::{Moment, Recording};
-use super::{Metrics, Speed};
+use super::moment::Moment;
+use super::recording::Recording;
 use crate::clock::Clock;
 use crate::config;
+use crate::config::Speed;
 use crate::journal::{Appended, Journal, Ticket};
 use crate::reading::validity::Measurement;
 use crate::reading::{DeviceId, Reading, Source};

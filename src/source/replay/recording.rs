@@ -2,38 +2,20 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::num::NonZeroU16;
 use std::path::Path;
-use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
-use smallvec::SmallVec;
 
 use super::beats::notifications;
 use super::error::{LineProblem, RecordingError};
+use super::moment::Moment;
 use super::{csv, lines};
-use crate::reading::{Contact, RrIntervals, RrUnit};
 
 /// The most readings in one recording: a day of 40 wearables, in about 300 MB of memory.
 pub const MAX_READINGS: usize = 40 * 86_400;
 /// The most bytes of text that are read, so that a mistaken path to a huge file is refused and not tried.
 const MAX_BYTES: u64 = 1 << 30;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// One reading of a recording.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Moment {
-    /// ms since the start of the recording.
-    pub offset_ms: u64,
-    /// The wearable that the recording names, if it does.
-    pub device: Option<Arc<str>>,
-    /// As the wearable said it; 0: no clean signal.
-    pub bpm: Option<u16>,
-    pub rr: RrIntervals,
-    pub contact: Contact,
-    pub energy_kj: Option<u16>,
-    pub battery_percent: Option<u8>,
-}
 
 /// A recording in memory, oldest reading first.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,29 +90,6 @@ pub enum Problem {
     TooLong,
 }
 
-impl From<super::beats::Frame> for Moment {
-    fn from(frame: super::beats::Frame) -> Self {
-        Self {
-            offset_ms: frame.offset_ms,
-            device: None,
-            bpm: frame.bpm.map(NonZeroU16::get),
-            rr: exact_rr(frame.rr_us),
-            contact: Contact::Unsupported,
-            energy_kj: None,
-            battery_percent: None,
-        }
-    }
-}
-
-/// Intervals in the coarsest unit that keeps them exactly.
-pub(super) fn exact_rr(rr_us: SmallVec<[u32; 4]>) -> RrIntervals {
-    if rr_us.iter().all(|us| us % 1000 == 0) {
-        RrIntervals { unit: RrUnit::Millis, values: rr_us.into_iter().map(|us| us / 1000).collect() }
-    } else {
-        RrIntervals { unit: RrUnit::Micros, values: rr_us }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,11 +105,5 @@ mod tests {
         assert_eq!(Recording::parse("").unwrap_err(), Problem::Empty);
         assert_eq!(Recording::parse("rr_ms\n").unwrap_err(), Problem::Empty);
         assert_eq!(Recording::parse("{\"type\":\"gap\"}\n").unwrap_err(), Problem::Empty);
-    }
-
-    #[test]
-    fn one_fraction_keeps_the_whole_reading_in_microseconds() {
-        assert_eq!(exact_rr(SmallVec::from_slice(&[800_000, 813_889])).unit, RrUnit::Micros);
-        assert_eq!(exact_rr(SmallVec::from_slice(&[800_000])).values.as_slice(), [800]);
     }
 }

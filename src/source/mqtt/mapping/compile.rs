@@ -1,10 +1,11 @@
 //! From what is written to what is used: every mistake is found here, none at the first message.
 
-use super::config::{Condition, Encoding, Literal, MappingConfig, OneOrMany, Raw, RawFormat};
 use super::pointer::Pointer;
 use super::topic::Filter;
 use super::{MAX_DEVICE_NAME, Mapping, Payload, device_name};
-use crate::source::mqtt::payload::{RrInput, TimeUnit};
+use crate::config::mapping::{
+    Condition, Encoding, Literal, MappingConfig, OneOrMany, Raw, RawFormat, RrInput, TimeUnit,
+};
 
 /// One mistake in the mapping table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

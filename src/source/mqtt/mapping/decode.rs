@@ -8,9 +8,9 @@ use base64::{alphabet, engine::DecodePaddingMode};
 use serde_json::Value;
 
 use super::compile::{Bytes, Table, Test, Wanted};
-use super::config::{Encoding, Literal, RawFormat};
 use super::pointer::Pointer;
 use super::{Route, device_name};
+use crate::config::mapping::{Encoding, Literal, RawFormat};
 use crate::reading::validity::Measurement;
 use crate::reading::{DeviceId, advert};
 use crate::source::mqtt::payload::{self, Cause, Intervals, PayloadError, Scalar, Sink};

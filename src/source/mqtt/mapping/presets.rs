@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
+use super::Mapping;
 use super::compile::{self, MappingError};
-use super::{Mapping, MappingConfig};
+use crate::config::mapping::MappingConfig;
 
 macro_rules! presets {
     ($($name:literal),* $(,)?) => {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::{Stamp, WallQuality};
+use crate::config::mapping::Literal;
 use crate::reading::{DeviceId, DeviceTime, RrUnit, Source};
 
 fn config(text: &str) -> MappingConfig {

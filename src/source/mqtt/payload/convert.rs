@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::error::{Cause, PayloadError};
+use crate::config::mapping::{RrInput, TimeUnit};
 use crate::reading::{Contact, RrIntervals, RrUnit, rfc3339};
 
 /// One JSON value as far as a reading can use it; text is borrowed from the payload where it has no escapes.
@@ -136,68 +137,41 @@ pub fn contact(value: &Scalar<'_>) -> Result<Contact, PayloadError> {
     }
 }
 
-/// How a sender writes time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-pub enum TimeUnit {
-    /// RFC 3339 text, or a number since the Unix epoch whose unit shows in its size: below 10^11 seconds (until the
-    /// year 5138), below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
-    #[default]
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "s")]
-    Seconds,
-    /// Hundredths of a second.
-    #[serde(rename = "cs")]
-    Centiseconds,
-    #[serde(rename = "ms")]
-    Millis,
-    #[serde(rename = "us")]
-    Micros,
-    #[serde(rename = "ns")]
-    Nanos,
-    #[serde(rename = "rfc3339")]
-    Rfc3339,
-    /// `2017-09-20 10:11:12`, meant as UTC.
-    #[serde(rename = "yyyy-MM-dd HH:mm:ss")]
-    UtcText,
-}
-
 /// Nanoseconds of one unit of a numeric stamp.
 const NS_PER_S: i64 = 1_000_000_000;
 
-impl TimeUnit {
-    fn nanos(self, magnitude: f64) -> Option<i64> {
-        Some(match self {
-            Self::Seconds => NS_PER_S,
-            Self::Centiseconds => NS_PER_S / 100,
-            Self::Millis => NS_PER_S / 1000,
-            Self::Micros => NS_PER_S / 1_000_000,
-            Self::Nanos => 1,
-            Self::Auto if magnitude < 1e11 => NS_PER_S,
-            Self::Auto if magnitude < 1e14 => NS_PER_S / 1000,
-            Self::Auto if magnitude < 1e17 => NS_PER_S / 1_000_000,
-            Self::Auto => 1,
-            Self::Rfc3339 | Self::UtcText => return None,
-        })
-    }
+/// `magnitude` tells the unit where the sender does not. `None`: stamps of this kind are text.
+fn nanos(unit: TimeUnit, magnitude: f64) -> Option<i64> {
+    Some(match unit {
+        TimeUnit::Seconds => NS_PER_S,
+        TimeUnit::Centiseconds => NS_PER_S / 100,
+        TimeUnit::Millis => NS_PER_S / 1000,
+        TimeUnit::Micros => NS_PER_S / 1_000_000,
+        TimeUnit::Nanos => 1,
+        TimeUnit::Auto if magnitude < 1e11 => NS_PER_S,
+        TimeUnit::Auto if magnitude < 1e14 => NS_PER_S / 1000,
+        TimeUnit::Auto if magnitude < 1e17 => NS_PER_S / 1_000_000,
+        TimeUnit::Auto => 1,
+        TimeUnit::Rfc3339 | TimeUnit::UtcText => return None,
+    })
+}
 
-    const fn expected(self) -> &'static str {
-        match self {
-            Self::Auto => "RFC 3339 text, or a number since the Unix epoch",
-            Self::Seconds => "seconds since the Unix epoch",
-            Self::Centiseconds => "hundredths of a second since the Unix epoch",
-            Self::Millis => "milliseconds since the Unix epoch",
-            Self::Micros => "microseconds since the Unix epoch",
-            Self::Nanos => "nanoseconds since the Unix epoch",
-            Self::Rfc3339 => "RFC 3339 text such as 2026-11-23T19:02:10Z",
-            Self::UtcText => "UTC text such as 2017-09-20 10:11:12",
-        }
+const fn expected(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Auto => "RFC 3339 text, or a number since the Unix epoch",
+        TimeUnit::Seconds => "seconds since the Unix epoch",
+        TimeUnit::Centiseconds => "hundredths of a second since the Unix epoch",
+        TimeUnit::Millis => "milliseconds since the Unix epoch",
+        TimeUnit::Micros => "microseconds since the Unix epoch",
+        TimeUnit::Nanos => "nanoseconds since the Unix epoch",
+        TimeUnit::Rfc3339 => "RFC 3339 text such as 2026-11-23T19:02:10Z",
+        TimeUnit::UtcText => "UTC text such as 2017-09-20 10:11:12",
     }
 }
 
 /// A time stamp as ms since the Unix epoch. `None`: absent.
 pub fn time(value: &Scalar<'_>, unit: TimeUnit) -> Result<Option<i64>, PayloadError> {
-    let error = |cause| PayloadError::new(cause, "time", unit.expected());
+    let error = |cause| PayloadError::new(cause, "time", expected(unit));
     let ms = match value {
         Scalar::Absent => return Ok(None),
         Scalar::Text(text) => {
@@ -209,7 +183,7 @@ pub fn time(value: &Scalar<'_>, unit: TimeUnit) -> Result<Option<i64>, PayloadEr
             parsed.ok_or(error(Cause::BadTime))?
         }
         Scalar::Int(number) => {
-            let nanos = unit.nanos(number.unsigned_abs() as f64).ok_or(error(Cause::WrongType))?;
+            let nanos = nanos(unit, number.unsigned_abs() as f64).ok_or(error(Cause::WrongType))?;
             if nanos >= 1_000_000 {
                 number.checked_mul(nanos / 1_000_000).ok_or(error(Cause::OutOfRange))?
             } else {
@@ -217,7 +191,7 @@ pub fn time(value: &Scalar<'_>, unit: TimeUnit) -> Result<Option<i64>, PayloadEr
             }
         }
         Scalar::Float(number) => {
-            let nanos = unit.nanos(number.abs()).ok_or(error(Cause::WrongType))?;
+            let nanos = nanos(unit, number.abs()).ok_or(error(Cause::WrongType))?;
             // The cast saturates, which the range below then refuses.
             (number * (nanos as f64 / 1e6)).round() as i64
         }
@@ -228,19 +202,6 @@ pub fn time(value: &Scalar<'_>, unit: TimeUnit) -> Result<Option<i64>, PayloadEr
     } else {
         Err(error(Cause::OutOfRange))
     }
-}
-
-/// The unit a sender gives its RR intervals in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-pub enum RrInput {
-    #[default]
-    #[serde(rename = "ms")]
-    Millis,
-    #[serde(rename = "s")]
-    Seconds,
-    /// Bluetooth's own ticks.
-    #[serde(rename = "1/1024 s")]
-    Ticks,
 }
 
 /// Collects a reading's RR intervals and finds the unit that loses nothing.

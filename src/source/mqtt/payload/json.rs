@@ -10,9 +10,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::convert::{self, Intervals, RrInput, Scalar, TimeUnit};
+use super::convert::{self, Intervals, Scalar};
 use super::error::{Cause, PayloadError};
 use super::{MAX_RR, Sink};
+use crate::config::mapping::{RrInput, TimeUnit};
 use crate::reading::DeviceId;
 use crate::reading::validity::Measurement;
 

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::mqtt::payload::{RrInput, TimeUnit};
-
 /// Says which topics carry readings and where their values stand.
 ///
 /// Pointers are JSON pointers (RFC 6901; `/` alone is the whole document as well) with selectors for arrays of named
@@ -121,4 +119,43 @@ pub enum Literal {
     Bool(bool),
     Number(f64),
     Text(String),
+}
+
+/// How a sender writes time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub enum TimeUnit {
+    /// RFC 3339 text, or a number since the Unix epoch whose unit shows in its size: below 10^11 seconds (until the
+    /// year 5138), below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "s")]
+    Seconds,
+    /// Hundredths of a second.
+    #[serde(rename = "cs")]
+    Centiseconds,
+    #[serde(rename = "ms")]
+    Millis,
+    #[serde(rename = "us")]
+    Micros,
+    #[serde(rename = "ns")]
+    Nanos,
+    #[serde(rename = "rfc3339")]
+    Rfc3339,
+    /// `2017-09-20 10:11:12`, meant as UTC.
+    #[serde(rename = "yyyy-MM-dd HH:mm:ss")]
+    UtcText,
+}
+
+/// The unit a sender gives its RR intervals in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub enum RrInput {
+    #[default]
+    #[serde(rename = "ms")]
+    Millis,
+    #[serde(rename = "s")]
+    Seconds,
+    /// Bluetooth's own ticks.
+    #[serde(rename = "1/1024 s")]
+    Ticks,
 }
