@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+mod files;
 pub mod forward;
 pub mod gateway;
 pub mod health;

@@ -102,11 +102,7 @@ impl StateDir {
             Ok(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidData, "not what was written"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = make_id().map_err(failed)?;
-                let fresh = path.with_extension("new");
-                let mut file = File::create(&fresh).map_err(failed)?;
-                writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(failed)?;
-                std::fs::rename(&fresh, &path).map_err(failed)?;
-                File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(failed)?;
+                crate::files::replace(&path, format!("{id}\n").as_bytes()).map_err(failed)?;
                 Ok(id)
             }
             Err(error) => Err(failed(error)),

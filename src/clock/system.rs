@@ -16,6 +16,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::{BootId, Clock, Stamp, WallQuality};
 use crate::config::Trust;
+use crate::files;
 
 /// No correct clock is before the build of this program; ms since the epoch. See `build.rs`.
 const BUILT_MS: i64 = decimal(env!("FOGBEAT_BUILT_S")) * 1000;
@@ -95,7 +96,7 @@ impl SystemClock {
         let wall_ms = self.now().wall_ms;
         let path = self.floor_file.clone();
         let written =
-            tokio::task::spawn_blocking(move || write_atomically(&path, &wall_ms.to_string())).await;
+            tokio::task::spawn_blocking(move || files::replace(&path, wall_ms.to_string().as_bytes())).await;
         if let Ok(Err(error)) = written {
             tracing::info!(%error, file = %self.floor_file.display(), "the time could not be written down");
         }
@@ -151,15 +152,6 @@ async fn os_says_synced() -> bool {
     }
 }
 
-fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    let fresh = path.with_extension("new");
-    let mut file = std::fs::File::create(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,8 +159,8 @@ mod tests {
     #[test]
     fn an_unsynced_clock_is_never_before_the_last_time_written_down() {
         let dir = tempfile::tempdir().unwrap();
-        let far = 4_000_000_000_000;
-        write_atomically(&dir.path().join(FLOOR_FILE), &far.to_string()).unwrap();
+        let far = 4_000_000_000_000_i64;
+        std::fs::write(dir.path().join(FLOOR_FILE), far.to_string()).unwrap();
         let clock = SystemClock::new(Trust::Never, dir.path());
         let first = clock.now();
         assert_eq!(first.quality, WallQuality::Unsynced);
@@ -180,7 +172,7 @@ mod tests {
     #[test]
     fn a_synced_clock_is_believed_also_below_the_floor() {
         let dir = tempfile::tempdir().unwrap();
-        write_atomically(&dir.path().join(FLOOR_FILE), "4000000000000").unwrap();
+        std::fs::write(dir.path().join(FLOOR_FILE), "4000000000000").unwrap();
         let clock = SystemClock::new(Trust::Always, dir.path());
         assert_eq!(clock.now().quality, WallQuality::Synced);
         assert!(clock.now().wall_ms < 4_000_000_000_000);

@@ -10,8 +10,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -188,33 +187,10 @@ impl Store {
     }
 
     fn save(&self, document: &Document) -> Result<(), UsersError> {
-        let temporary = self.path.with_extension("toml.new");
         let text = toml::to_string(document)
             .map_err(|e| UsersError::Damaged { path: self.path.clone(), reason: e.to_string() })?;
-        self.write(&temporary, text.as_bytes())
+        crate::files::replace(&self.path, text.as_bytes())
             .map_err(|source| UsersError::Io { path: self.path.clone(), source })
-    }
-
-    fn write(&self, temporary: &Path, text: &[u8]) -> std::io::Result<()> {
-        match fs::remove_file(temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-        // Run by root, the file must stay readable for the daemon's user, who owns the directory.
-        if let Some(directory) = self.path.parent() {
-            let owner = fs::metadata(directory)?;
-            if owner.uid() != file.metadata()?.uid() {
-                std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-            }
-        }
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(temporary, &self.path)?;
-        match self.path.parent() {
-            Some(directory) => fs::File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
     }
 
     /// Identity and time of the file: changes with every save.
