@@ -5,6 +5,7 @@
 //! acknowledgement. [`forward`] reads the journal in order, and only an uplink's confirmation moves its cursor.
 #![forbid(unsafe_code)]
 
+pub mod allocator;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -8,7 +8,7 @@ use clap::Parser;
 use fogbeat::cli::{self, Cli, Command, Common, Failure, Kind};
 use fogbeat::gateway::{self, Setup};
 use fogbeat::state::StateDir;
-use fogbeat::telemetry;
+use fogbeat::{allocator, telemetry};
 
 /// More workers than cores gain nothing, and a Pi has other work as well.
 const MOST_WORKERS: usize = 2;
@@ -38,11 +38,15 @@ fn main() -> ExitCode {
 
 /// The whole life of a gateway: configuration, logs, the state directory, the runtime, the stages, the end.
 fn run(common: &Common) -> Result<(), Failure> {
+    let settled = allocator::settle();
     let config = common.load()?;
     let logs = telemetry::start(common.log_format, common.level(&config))
         .map_err(|e| Failure::new(Kind::Usage, e))?;
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), profile, pid = std::process::id(), "fogbeat");
+    if let Err(error) = settled {
+        tracing::debug!(%error, "the allocator keeps its defaults: more memory stays resident");
+    }
 
     // What is written holds health data: not for everybody on this machine.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
