@@ -188,7 +188,7 @@ impl Committer {
             self.inner.metrics.head_bytes(bytes);
             if bytes >= self.generation_size || next >= MOST_NUMBERS {
                 self.roll_over(number, next);
-            } else if bytes >= self.generation_size / 4 * 3 {
+            } else if bytes >= self.generation_size / 16 * 15 {
                 self.prepare();
             }
         }

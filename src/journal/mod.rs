@@ -374,6 +374,7 @@ impl Journal {
         {
             tracing::warn!(%error, "delivered generations cannot be removed");
         }
+        inner.spool.close_idle();
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
         inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());

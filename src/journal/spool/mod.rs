@@ -19,7 +19,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::block;
 use super::disk::Disk;
@@ -79,6 +79,7 @@ struct Tail {
     generation: Arc<Generation>,
     /// Read when the first of them is asked for.
     names: OnceLock<HashMap<u32, Arc<str>>>,
+    used: Mutex<Instant>,
 }
 
 /// What a start found and did; for the log and `status`.
@@ -265,7 +266,16 @@ impl Generations {
 
 impl Tail {
     fn new(generation: Arc<Generation>) -> Arc<Self> {
-        Arc::new(Self { generation, names: OnceLock::new() })
+        Arc::new(Self { generation, names: OnceLock::new(), used: Mutex::new(Instant::now()) })
+    }
+
+    /// Notes that somebody reads in it.
+    fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn idle(&self) -> Duration {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     fn name(&self, device: u32) -> Option<Arc<str>> {

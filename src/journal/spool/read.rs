@@ -136,6 +136,7 @@ impl Spool {
         let mut state = self.state();
         if let Some(at) = state.tails.iter().position(|tail| tail.generation.number() == number) {
             let tail = state.tails.remove(at);
+            tail.touch();
             state.tails.push(Arc::clone(&tail));
             return Ok(tail);
         }
