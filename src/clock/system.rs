@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -41,6 +41,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a trusted time is written down: a lower bound for the next boot, so coarse is enough.
 const WRITE_EVERY: Duration = Duration::from_secs(3600);
 
+/// A wall clock that moved less than this against the uptime is taken to run with it: the two are read one after the
+/// other, and a difference that flickers would only cost space in every stored reading.
+const STEADY_MS: i64 = 3;
+
 /// systemd-timesyncd's mark that it has set the clock in this boot.
 const TIMESYNC_MARK: &str = "/run/systemd/timesync/synchronized";
 
@@ -53,6 +57,8 @@ pub struct SystemClock {
     synced: AtomicBool,
     /// Wall time that had passed for certain when this process started, minus the uptime then.
     floor_at_boot_ms: i64,
+    /// Wall time minus uptime, ms, as last taken over.
+    offset_ms: AtomicI64,
     trust: Trust,
     floor_file: PathBuf,
 }
@@ -68,6 +74,7 @@ impl SystemClock {
             boot: boot_id(),
             synced: AtomicBool::new(trust == Trust::Always),
             floor_at_boot_ms: floor_ms - millis(clock_gettime(ClockId::Boottime)),
+            offset_ms: AtomicI64::new(i64::MIN),
             trust,
             floor_file,
         }
@@ -106,7 +113,7 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Stamp {
         let uptime_ms = millis(clock_gettime(ClockId::Boottime));
-        let wall_ms = millis(clock_gettime(ClockId::Realtime));
+        let wall_ms = uptime_ms + self.offset(millis(clock_gettime(ClockId::Realtime)) - uptime_ms);
         let synced = self.synced();
         let floor_ms = self.floor_at_boot_ms + uptime_ms;
         Stamp {
@@ -118,6 +125,17 @@ impl Clock for SystemClock {
 
     fn boot(&self) -> BootId {
         self.boot
+    }
+}
+
+impl SystemClock {
+    fn offset(&self, seen_ms: i64) -> i64 {
+        let known_ms = self.offset_ms.load(Ordering::Relaxed);
+        if seen_ms.abs_diff(known_ms) < STEADY_MS.unsigned_abs() {
+            return known_ms;
+        }
+        self.offset_ms.store(seen_ms, Ordering::Relaxed);
+        seen_ms
     }
 }
 
@@ -176,6 +194,16 @@ mod tests {
         let clock = SystemClock::new(Trust::Always, dir.path());
         assert_eq!(clock.now().quality, WallQuality::Synced);
         assert!(clock.now().wall_ms < 4_000_000_000_000);
+    }
+
+    #[test]
+    fn the_wall_clock_runs_with_the_uptime_until_it_really_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = SystemClock::new(Trust::Always, dir.path());
+        assert_eq!(clock.offset(1_000), 1_000);
+        assert_eq!([1_001, 999, 1_002].map(|seen| clock.offset(seen)), [1_000; 3]);
+        assert_eq!(clock.offset(1_003), 1_003);
+        assert_eq!(clock.offset(-2_000), -2_000);
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Journal {
     ) -> Result<(Self, Driver, Recovered), OpenError> {
         let (journal, recovered, mark) =
             Self::take_stock(settings, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
-        journal.remember_newest(&*clock);
+        journal.remember_newest();
         let size = settings.generation_size.as_u64();
         let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
         let dir = state_dir.join("spool");
@@ -200,10 +200,9 @@ impl Journal {
     }
 
     /// Fills the windows of known stamps from what the last runs stored.
-    fn remember_newest(&self, clock: &dyn Clock) {
-        let now = clock.now().wall_ms;
-        let since = now.saturating_sub(self.inner.dedupe_window.as_millis() as i64);
-        self.inner.spool.newest(MOST_REMEMBERED, since, |reading, name| {
+    fn remember_newest(&self) {
+        let span = self.inner.dedupe_window.as_millis() as i64;
+        self.inner.spool.newest(MOST_REMEMBERED, span, |reading, name| {
             if let Some(device) = name.and_then(|name| self.inner.devices.intern(&name)) {
                 self.inner.intake.remember(&Reading { device, ..reading.clone() });
             }

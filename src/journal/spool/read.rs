@@ -177,14 +177,17 @@ impl Spool {
         drop(tail);
     }
 
-    /// The newest stored readings, newest blocks first, at most about `most`, for the windows of known stamps.
-    pub fn newest(&self, most: usize, since_ms: i64, mut each: impl FnMut(&Reading, Option<Arc<str>>)) {
+    /// The newest stored readings, newest blocks first: those that arrived within `span_ms` of the very newest, at most
+    /// about `most`; for the windows of known stamps. Not measured from now: a sender that has waited an hour for the
+    /// gateway to come back sends again what it sent just before.
+    pub fn newest(&self, most: usize, span_ms: i64, mut each: impl FnMut(&Reading, Option<Arc<str>>)) {
         let numbers: Vec<(u32, u32)> = {
             let state = self.state();
             let sealed = state.manifest.generations.iter().rev();
             sealed.filter(|(_, r)| r.state == State::Sealed).map(|(&n, r)| (n, r.count)).collect()
         };
         let mut seen = 0;
+        let mut newest_ms = None;
         for (number, count) in numbers {
             if count == 0 {
                 continue;
@@ -198,8 +201,12 @@ impl Spool {
                 for Stored { value, .. } in &blocks {
                     let mut readings = Vec::new();
                     match block::decode(value, &mut readings) {
-                        Ok(header) if header.latest_ms < since_ms => return,
-                        Ok(_) => {}
+                        Ok(header) => {
+                            let newest = *newest_ms.get_or_insert(header.latest_ms);
+                            if header.latest_ms < newest.saturating_sub(span_ms) {
+                                return;
+                            }
+                        }
                         Err(_) => continue,
                     }
                     seen += readings.len();
