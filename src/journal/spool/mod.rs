@@ -35,6 +35,8 @@ pub use house::{GenerationStatus, Verified};
 
 /// Sealed generations that readers keep open at a time; with the head that bounds the memory of sled's caches.
 const OPEN_TAILS: usize = 2;
+/// A reader that read from the head within this time follows it.
+const FOLLOWED: Duration = Duration::from_secs(1);
 /// Blocks taken from sled at a time.
 const READ_BLOCKS: usize = 64;
 const LANE: &str = "raw";
@@ -64,8 +66,8 @@ struct Generations {
     manifest: Manifest,
     /// The head, while it is open.
     head: Option<Arc<Generation>>,
-    /// Somebody has read from the head.
-    head_read: bool,
+    /// When somebody last read from the head.
+    head_read: Option<Instant>,
     /// Handles that somebody may still hold: a database opens once only.
     handles: HashMap<u32, Weak<Tail>>,
     /// The last few used, newest last.
@@ -119,7 +121,7 @@ impl Spool {
         let state = Generations {
             manifest,
             head: None,
-            head_read: false,
+            head_read: None,
             handles: HashMap::new(),
             tails: Vec::new(),
             delivered: BTreeMap::new(),
@@ -247,7 +249,8 @@ impl Generations {
     /// take memory.
     fn retire_head(&mut self, health: Health) {
         let Some(head) = self.head.take() else { return };
-        if std::mem::replace(&mut self.head_read, false) && health == Health::Sound {
+        let followed = self.head_read.take().is_some_and(|read| read.elapsed() < FOLLOWED);
+        if followed && health == Health::Sound {
             self.keep_open(&Tail::new(head));
         } else {
             let _ = std::thread::Builder::new().name("journal-close".into()).spawn(move || drop(head));

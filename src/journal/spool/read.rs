@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Instant;
 
 use super::{READ_BLOCKS, Spool, Tail, is_damage, update};
 use crate::clock::BootId;
@@ -142,7 +143,7 @@ impl Spool {
         }
         if let Some(head) = state.head.as_ref().filter(|head| head.number() == number) {
             let tail = Tail::new(Arc::clone(head));
-            state.head_read = true;
+            state.head_read = Some(Instant::now());
             return Ok(tail);
         }
         if let Some(tail) = state.handles.get(&number).and_then(Weak::upgrade) {
