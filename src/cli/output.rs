@@ -1,10 +1,13 @@
 //! Data on standard output.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde_json::Value;
 
 use super::Failure;
+use crate::reading::rfc3339;
 
 /// Writes text as it is. A reader that went away (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -32,8 +35,11 @@ fn write_outline(text: &mut String, value: &Value, depth: usize) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-                let label = key.replace('_', " ");
-                match plain(value) {
+                let (label, shown) = match in_units(key, value) {
+                    Some((stem, shown)) => (stem.replace('_', " "), Some(shown)),
+                    None => (key.replace('_', " "), plain(value)),
+                };
+                match shown {
                     Some(shown) => text.push_str(&format!("{indent}{label}: {shown}\n")),
                     None => {
                         text.push_str(&format!("{indent}{label}:\n"));
@@ -59,6 +65,27 @@ fn write_outline(text: &mut String, value: &Value, depth: usize) {
     }
 }
 
+/// A number whose key names its unit, as people write it, and the key without the unit: `_s` a duration, `time_ms` a
+/// moment, `bytes` a size.
+fn in_units<'a>(key: &'a str, value: &Value) -> Option<(&'a str, String)> {
+    if key == "bytes" || key.ends_with("_bytes") {
+        return Some((key, ByteSize(value.as_u64()?).display().iec().to_string()));
+    }
+    if let Some(stem) = key.strip_suffix("_ms").filter(|stem| *stem == "time" || stem.ends_with("_time")) {
+        let mut text = Vec::new();
+        rfc3339::write(&mut text, value.as_i64()?);
+        return Some((stem, String::from_utf8(text).ok()?));
+    }
+    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    let stem = key.strip_suffix("_s").or_else(|| key.strip_suffix("_seconds").map(|_| key))?;
+    let shown = if seconds < 10.0 {
+        format!("{} s", (seconds * 10.0).round() / 10.0)
+    } else {
+        humantime::format_duration(Duration::from_secs(seconds as u64)).to_string()
+    };
+    Some((stem, shown))
+}
+
 /// What fits on one line.
 fn plain(value: &Value) -> Option<String> {
     match value {
@@ -73,6 +100,15 @@ fn plain(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_shown_in_the_units_their_keys_name() {
+        let value = serde_json::json!({
+            "spool_bytes": 1_572_864, "oldest_s": 3_725, "confirmed_s": 1.25, "time_ms": 1_790_000_000_123_i64, "readings": 7,
+        });
+        let shown = "confirmed: 1.3 s\noldest: 1h 2m 5s\nreadings: 7\nspool bytes: 1.5 MiB\ntime: 2026-09-21T14:13:20.123Z\n";
+        assert_eq!(outline(&value), shown);
+    }
 
     #[test]
     fn an_outline_has_one_fact_per_line() {
