@@ -34,6 +34,7 @@ mod mark;
 mod metrics;
 mod policy;
 mod spool;
+mod told;
 mod types;
 mod varint;
 mod window;
@@ -56,6 +57,7 @@ pub use disk::{Disk, RealDisk, disk_usage};
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
+pub use told::DurableWatch;
 pub use types::{
     Appended, Bounds, CursorError, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt, Ticket,
 };
@@ -95,7 +97,7 @@ struct Inner {
     /// The committer has carried out an order.
     committed: Notify,
     /// The same for everybody who waits, told once per commit from inside the runtime.
-    durable_watch: watch::Sender<Ticket>,
+    told: told::Told,
     watermark: watch::Sender<Seq>,
     close: watch::Sender<bool>,
     dedupe_window: Duration,
@@ -191,7 +193,7 @@ impl Journal {
             metrics,
             durable: AtomicU64::new(0),
             committed: Notify::new(),
-            durable_watch: watch::Sender::new(Ticket(0)),
+            told: told::Told::new(),
             watermark: watch::Sender::new(end),
             close: watch::Sender::new(false),
             dedupe_window: settings.dedupe_window,
@@ -231,21 +233,19 @@ impl Journal {
 
     /// Waits for the proof.
     pub async fn wait(&self, ticket: Ticket) -> Durable {
-        let mut durable = self.inner.durable_watch.subscribe();
+        let mut told = self.inner.told.watch();
         loop {
+            told.mark_seen();
             if let Some(proof) = self.durable(ticket) {
                 return proof;
             }
-            if durable.changed().await.is_err() {
-                // The sender lives as long as the journal this very handle keeps.
-                std::future::pending::<()>().await;
-            }
+            told.changed(Some(ticket)).await;
         }
     }
 
-    /// The newest durable ticket; changes once per commit.
-    pub fn watch_durable(&self) -> watch::Receiver<Ticket> {
-        self.inner.durable_watch.subscribe()
+    /// Hears of groups that become durable, once per commit.
+    pub fn watch_durable(&self) -> DurableWatch {
+        self.inner.told.watch()
     }
 
     /// Says that a publisher stands still with unacknowledged readings in the ticket's group; `proven` when it answered
@@ -434,7 +434,7 @@ impl Driver {
             return false;
         }
         self.inner.committed.notified().await;
-        self.inner.durable_watch.send_replace(Ticket(self.inner.durable.load(Ordering::Acquire)));
+        self.inner.told.tell(Ticket(self.inner.durable.load(Ordering::Acquire)));
         true
     }
 }

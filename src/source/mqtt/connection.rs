@@ -149,7 +149,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Err(Rejected::NotAuthorized) => return End::NotAuthorized,
                 }
                 // Seen before the look at what is durable: a commit after it wakes the loop again.
-                durable.borrow_and_update();
+                durable.mark_seen();
                 self.release();
             }
             if draining && self.pending.is_empty() && self.out.is_empty() {
@@ -170,6 +170,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 // Moves what is left to the buffer's start when the rest of it is too short.
                 self.inbuf.reserve(self.read_size);
             }
+            let awaited = self.awaited();
             tokio::select! {
                 read = self.read.read_buf(&mut self.inbuf), if may_read => match read {
                     Ok(0) | Err(_) => return End::Lost,
@@ -181,10 +182,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                         }
                     }
                 },
-                changed = durable.changed(), if !self.pending.is_empty() => {
-                    if changed.is_err() {
-                        return End::Shutdown;
-                    }
+                () = durable.changed(awaited), if !self.pending.is_empty() => {
+                    durable.mark_seen();
                     self.release();
                     self.more |= !self.inbuf.is_empty();
                     if !self.out.is_empty() && self.write_some().await.is_err() {
@@ -369,6 +368,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             // The others are answered where they are read.
             Control::PubAck(_) | Control::PubRel(_) | Control::Ping => None,
         }
+    }
+
+    /// The group that the next answer waits for.
+    fn awaited(&self) -> Option<Ticket> {
+        self.pending.front().and_then(|pending| match pending.wait {
+            Wait::Stored(ticket) => Some(ticket),
+            Wait::Refused(_) => None,
+        })
     }
 
     /// Writes every answer whose publish is durable or refused, up to the first that is neither.

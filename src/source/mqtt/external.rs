@@ -197,9 +197,9 @@ impl External {
                     }
                     collector.take(&mut batch, self).await;
                 }
-                _ = durable.changed(), if !collector.pending.is_empty() => {}
+                () = durable.changed(None), if !collector.pending.is_empty() => {}
             }
-            durable.borrow_and_update();
+            durable.mark_seen();
             collector.acknowledge(&self.journal, &client);
         }
         match poll.join_next().await {
