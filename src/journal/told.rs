@@ -23,7 +23,7 @@ impl Told {
 
     pub(super) fn tell(&self, ticket: Ticket) {
         let [even, odd] = &self.0;
-        let channel = if ticket.0 % 2 == 0 { even } else { odd };
+        let channel = if ticket.0.is_multiple_of(2) { even } else { odd };
         channel.send_replace(ticket);
     }
 
@@ -49,7 +49,7 @@ impl DurableWatch {
     pub async fn changed(&mut self, ticket: Option<Ticket>) {
         let [even, odd] = &mut self.0;
         let told = match ticket {
-            Some(ticket) if ticket.0 % 2 == 0 => even.changed().await,
+            Some(ticket) if ticket.0.is_multiple_of(2) => even.changed().await,
             Some(_) => odd.changed().await,
             None => tokio::select! {
                 told = even.changed() => told,
