@@ -65,15 +65,12 @@ async fn start_tls(require: bool) -> (Gateway, Files) {
     (try_start(dir, &settings).await.unwrap(), files)
 }
 
-/// Mosquitto's clients are part of the test where they are installed.
-fn installed(program: &str) -> bool {
+/// Mosquitto is part of the test: without it there is no verdict.
+fn installed(program: &str) {
     let found = std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).is_file()))
         || Path::new(program).is_file();
-    if !found {
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
+    assert!(found, "{program} is not installed: run .ci/tools.sh");
 }
 
 async fn run(command: &mut Command) -> (bool, String) {
@@ -86,9 +83,7 @@ async fn run(command: &mut Command) -> (bool, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mosquitto_clients_of_both_versions_and_every_qos() {
-    if !installed("mosquitto_pub") {
-        return;
-    }
+    installed("mosquitto_pub");
     let gateway = start(settings()).await;
     let port = gateway.port().to_string();
     for version in ["mqttv311", "mqttv5"] {
@@ -114,9 +109,7 @@ async fn mosquitto_clients_of_both_versions_and_every_qos() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mosquitto_over_tls_with_a_client_certificate() {
-    if !installed("mosquitto_pub") {
-        return;
-    }
+    installed("mosquitto_pub");
     let (gateway, files) = start_tls(true).await;
     let port = gateway.handle.tls_addr().unwrap().port().to_string();
     let publish = |topic: &str, certificate: bool| {
@@ -249,9 +242,8 @@ async fn mosquitto() -> Mosquitto {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_external_broker_is_a_source() {
-    if !installed("/usr/sbin/mosquitto") || !installed("mosquitto_pub") {
-        return;
-    }
+    installed("/usr/sbin/mosquitto");
+    installed("mosquitto_pub");
     let broker = mosquitto().await;
     let port = broker.port.to_string();
     let publish = |device: &str, bpm: &str, retain: bool| {

@@ -207,7 +207,7 @@ pub fn header(value: &[u8]) -> Result<Header, BlockError> {
     open(value).map(|opened| opened.header)
 }
 
-/// Decodes a block of readings. `seed` is what every reading has in common: nothing; readings come back whole.
+/// Decodes a block of readings; they are appended to `out`, whole and in order.
 ///
 /// # Errors
 /// See [`BlockError`]; on an error `out` is left as it was.
