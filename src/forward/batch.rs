@@ -150,9 +150,11 @@ impl Lines {
                 context.line.write_reading(&mut self.text, seq.0, context.boot, device, reading);
                 (self.number(device), *seq)
             }
-            Entry::Gap { cause, .. } => {
+            Entry::Gap { first, last: whole, cause, devices } => {
                 let last = Seq(end.0.saturating_sub(1));
-                context.line.write_gap(&mut self.text, start.0, last.0, cause_label(*cause));
+                // Of a part it is not known how many each device gave.
+                let devices: &[_] = if (start, last) == (*first, *whole) { devices } else { &[] };
+                context.line.write_gap(&mut self.text, start.0, last.0, cause_label(*cause), devices);
                 (NO_DEVICE, last)
             }
             Entry::End { generation, count } => {

@@ -82,8 +82,8 @@ pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> 
                 lines.write_reading(&mut text, seq.0, page.boot, device, reading);
             }
             Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
-            Entry::Gap { first, last, cause } => {
-                lines.write_gap(&mut text, first.0, last.0, cause_label(*cause));
+            Entry::Gap { first, last, cause, devices } => {
+                lines.write_gap(&mut text, first.0, last.0, cause_label(*cause), devices);
             }
         }
     }

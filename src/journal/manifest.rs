@@ -1,9 +1,12 @@
 //! What generations there are and how far each has come: `manifest.json` in the spool, outside sled.
 //!
 //! A generation goes `creating -> open -> sealed -> dead`; a state is written before the act it announces. Two states
-//! stand beside that way: `void` (given a number, never held a reading: its creation was cut off) and `quarantined`
-//! (it could not be opened and was moved aside). Once sealed, the record holds the exact count, so that a database that
-//! sled silently shortened is noticed.
+//! stand beside that way: `void` (given a number, never held a reading: its creation was cut off), `quarantined` (it
+//! could not be opened and was moved aside) and `evicted` (dropped at the quota; the record stays until every uplink has
+//! been told). Once sealed, the record holds the exact count, so that a database that sled silently shortened is noticed.
+//!
+//! A generation's database is never changed once it is sealed, but it can be replaced by another one: the new one is
+//! made beside it, and the record's `revision` decides which of the two is the generation.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use super::types::GapCause;
 
 const VERSION: u32 = 1;
 
@@ -23,7 +27,21 @@ pub enum State {
     Sealed,
     Void,
     Quarantined,
+    Evicted,
     Dead,
+}
+
+/// Numbers that were given and cannot be had any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// First n.
+    pub first: u32,
+    /// Last n.
+    pub last: u32,
+    pub cause: GapCause,
+    /// How many of them each device gave; empty when that is not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, u64>,
 }
 
 /// One generation.
@@ -38,12 +56,19 @@ pub struct Record {
     /// Numbers given: 0 to `count` - 1. Exact once sealed.
     #[serde(default)]
     pub count: u32,
-    /// Ranges of n, both ends included, that were given and are not in the database.
-    #[serde(default)]
-    pub lost: Vec<(u32, u32)>,
+    /// What is known to be missing, in order and without overlap. What else is not in the database is lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+    /// How often its database was replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u32,
     /// Real bytes on disk when it was sealed.
     #[serde(default)]
     pub bytes: u64,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,6 +89,19 @@ pub enum Found {
     Manifest(Manifest),
     /// It is there and cannot be understood.
     Damaged(String),
+}
+
+impl Record {
+    /// Numbers that the storage lost.
+    pub fn lost(&self) -> u64 {
+        self.missing.iter().filter(|missing| missing.cause == GapCause::Lost).map(Missing::count).sum()
+    }
+}
+
+impl Missing {
+    pub fn count(&self) -> u64 {
+        u64::from(self.last.saturating_sub(self.first)) + 1
+    }
 }
 
 impl Default for Manifest {
@@ -94,6 +132,11 @@ impl Manifest {
     pub fn store(&self, disk: &dyn Disk, spool: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         disk.replace(&path(spool), &bytes)
+    }
+
+    /// Which of a generation's databases is the generation.
+    pub fn revision(&self, number: u32) -> u32 {
+        self.generations.get(&number).map_or(0, |record| record.revision)
     }
 
     /// The first generation at or after `number`.

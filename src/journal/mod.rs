@@ -59,7 +59,8 @@ pub use metrics::{CommitState, Metrics};
 pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
 pub use told::DurableWatch;
 pub use types::{
-    Appended, Bounds, CursorError, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt, Ticket,
+    Appended, Bounds, CursorError, DeviceCounts, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt,
+    Ticket,
 };
 
 use crate::clock::Clock;

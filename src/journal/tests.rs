@@ -340,7 +340,7 @@ async fn a_generation_that_cannot_be_opened_is_told_as_lost_and_stops_nobody() {
     }
     assert_eq!(stamps(&entries).len(), 50);
     let lost = entries.iter().any(|entry| {
-        matches!(entry, Entry::Gap { first, last, cause: GapCause::Lost }
+        matches!(entry, Entry::Gap { first, last, cause: GapCause::Lost, .. }
             if *first == Seq::new(1, 0) && *last == Seq::new(1, 99))
     });
     assert!(lost, "{entries:?}");

@@ -67,8 +67,13 @@ pub enum Entry {
         first: Seq,
         last: Seq,
         cause: GapCause,
+        /// How many of them each device gave; empty when that is not known.
+        devices: DeviceCounts,
     },
 }
+
+/// Readings per device's name, sorted by name.
+pub type DeviceCounts = Arc<[(Arc<str>, u64)]>;
 
 /// Why numbers are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -9,6 +9,8 @@
 //! did not use, a `gap` line has both its ends. The same reading always gives the same bytes. Nothing is allocated per
 //! line beyond the growth of the buffer.
 
+use std::sync::Arc;
+
 use super::rfc3339;
 use super::{Contact, DeviceTime, Reading, RrIntervals, RrUnit};
 use crate::clock::{BootId, WallQuality};
@@ -69,8 +71,15 @@ impl LineContext {
     }
 
     /// Appends the line that explains why the numbers `first` to `last` never come. `cause` is one of the journal's
-    /// labels (`lost`, `evicted`, `thinned`, `withheld`).
-    pub fn write_gap(&self, out: &mut Vec<u8>, first: u64, last: u64, cause: &str) {
+    /// labels (`lost`, `evicted`, `thinned`, `withheld`); `devices` says how many each device gave, where that is known.
+    pub fn write_gap(
+        &self,
+        out: &mut Vec<u8>,
+        first: u64,
+        last: u64,
+        cause: &str,
+        devices: &[(Arc<str>, u64)],
+    ) {
         out.extend_from_slice(&self.head);
         integer(out, first);
         out.push(b'-');
@@ -83,7 +92,16 @@ impl LineContext {
         integer(out, last);
         out.extend_from_slice(b",\"cause\":\"");
         escape(out, cause);
-        out.extend_from_slice(b"\"}\n");
+        out.push(b'"');
+        let mut separator: &[u8] = b",\"devices\":{\"";
+        for (device, count) in devices {
+            out.extend_from_slice(separator);
+            separator = b",\"";
+            escape(out, device);
+            out.extend_from_slice(b"\":");
+            integer(out, *count);
+        }
+        out.extend_from_slice(if devices.is_empty() { b"}\n" } else { b"}}\n" });
     }
 }
 

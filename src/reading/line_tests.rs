@@ -138,7 +138,9 @@ fn events() {
     let mut out = Vec::new();
     let context = LineContext::new("k3f9a1c2", "gym-12", Some("gym"));
     context.write_end(&mut out, 7, 42);
-    context.write_gap(&mut out, (7 << 32) + 5, (7 << 32) + 9, "evicted");
+    context.write_gap(&mut out, (7 << 32) + 5, (7 << 32) + 9, "evicted", &[]);
+    let devices = [("bike-1".into(), 3), ("bike \"2\"".into(), 2)];
+    context.write_gap(&mut out, (7 << 32) + 10, (7 << 32) + 14, "thinned", &devices);
     assert_eq!(
         String::from_utf8(out).unwrap(),
         concat!(
@@ -146,6 +148,10 @@ fn events() {
             "\n",
             r#"{"id":"k3f9a1c2-30064771077-30064771081","type":"gap","gateway":"gym-12","site":"gym","#,
             r#""first_seq":30064771077,"last_seq":30064771081,"cause":"evicted"}"#,
+            "\n",
+            r#"{"id":"k3f9a1c2-30064771082-30064771086","type":"gap","gateway":"gym-12","site":"gym","#,
+            r#""first_seq":30064771082,"last_seq":30064771086,"cause":"thinned","#,
+            r#""devices":{"bike-1":3,"bike \"2\"":2}}"#,
             "\n"
         )
     );

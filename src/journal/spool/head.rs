@@ -32,7 +32,8 @@ impl Spool {
                 boot: hex::encode(boot.0),
                 created_ms: now.wall_ms,
                 count: 0,
-                lost: Vec::new(),
+                missing: Vec::new(),
+                revision: 0,
                 bytes: 0,
             };
             state.manifest.next_generation += 1;
@@ -52,7 +53,7 @@ impl Spool {
         });
         let made = Generation::create(
             &*self.disk,
-            &self.generation_dir(number),
+            &self.generation_dir(number, 0),
             number,
             about.to_string().as_bytes(),
         );

@@ -66,6 +66,7 @@ impl Spool {
     /// When the manifest or a directory cannot be changed; tried again the next time.
     pub fn remove_delivered(&self, lowest: Seq, patience: Duration, keep: usize) -> io::Result<usize> {
         let mut state = self.state();
+        state.replaced.retain(|replaced| !replaced.removed());
         let delivered: Vec<u32> = {
             let records = state.manifest.generations.range(..lowest.generation());
             records
@@ -99,7 +100,7 @@ impl Spool {
             if state.handles.get(&number).is_some_and(|handle| handle.strong_count() > 0) {
                 continue;
             }
-            remove_dir(&self.generation_dir(number))?;
+            remove_dir(&self.dir_of(&state, number))?;
             state.manifest.generations.remove(&number);
             state.delivered.remove(&number);
             state.handles.remove(&number);
@@ -137,7 +138,7 @@ impl Spool {
                 } else {
                     record.count
                 },
-                lost: record.lost.iter().map(|(a, b)| u64::from(b - a) + 1).sum(),
+                lost: record.lost(),
                 bytes: if open { head_bytes } else { record.bytes },
             }
         });

@@ -13,6 +13,7 @@
 mod head;
 mod house;
 mod read;
+mod swap;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -25,9 +26,9 @@ use super::block;
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
 use super::identity;
-use super::manifest::{Found, Manifest, Record, State};
+use super::manifest::{Found, Manifest, Missing, Record, State};
 use super::mark::Mark;
-use super::types::{ReadError, Seq};
+use super::types::{GapCause, ReadError, Seq};
 use crate::clock::Clock;
 
 pub use head::Health;
@@ -72,6 +73,8 @@ struct Generations {
     handles: HashMap<u32, Weak<Tail>>,
     /// The last few used, newest last.
     tails: Vec<Arc<Tail>>,
+    /// Databases that were replaced while somebody was reading in them.
+    replaced: Vec<swap::Replaced>,
     /// When each generation was found delivered to everybody.
     delivered: BTreeMap<u32, Instant>,
 }
@@ -124,6 +127,7 @@ impl Spool {
             head_read: None,
             handles: HashMap::new(),
             tails: Vec::new(),
+            replaced: Vec::new(),
             delivered: BTreeMap::new(),
         };
         let spool = Self { dir: dir.to_owned(), disk, clock, name: name.into(), state: Mutex::new(state) };
@@ -133,20 +137,21 @@ impl Spool {
 
     fn recover(&self, mark: &Mark, recovered: &mut Recovered) -> io::Result<()> {
         let mut state = self.state();
+        self.remove_replaced(&state.manifest)?;
         let numbers: Vec<(u32, State)> =
             state.manifest.generations.iter().map(|(&number, record)| (number, record.state)).collect();
         for (number, was) in numbers {
             match was {
                 State::Creating => {
-                    remove_dir(&self.generation_dir(number))?;
+                    remove_dir(&self.dir_of(&state, number))?;
                     update(&mut state.manifest, number, |record| record.state = State::Void);
                 }
                 State::Open => self.recover_head(&mut state, number, mark, recovered)?,
                 State::Dead => {
-                    remove_dir(&self.generation_dir(number))?;
+                    remove_dir(&self.dir_of(&state, number))?;
                     state.manifest.generations.remove(&number);
                 }
-                State::Sealed | State::Void | State::Quarantined => {}
+                State::Sealed | State::Void | State::Quarantined | State::Evicted => {}
             }
         }
         recovered.generations = state.manifest.generations.len();
@@ -162,7 +167,7 @@ impl Spool {
         mark: &Mark,
         recovered: &mut Recovered,
     ) -> io::Result<()> {
-        let dir = self.generation_dir(number);
+        let dir = self.dir_of(state, number);
         let marked = mark.read().filter(|seq| seq.generation() == number).map_or(0, Seq::n);
         let found = Generation::recover(&*self.disk, &dir, number).and_then(|generation| {
             let last = generation.last()?;
@@ -173,18 +178,23 @@ impl Spool {
         });
         match found {
             Ok((end, bytes)) => {
-                let lost: Vec<(u32, u32)> = if marked > end { vec![(end, marked - 1)] } else { Vec::new() };
-                recovered.lost += lost.iter().map(|(a, b)| u64::from(b - a) + 1).sum::<u64>();
+                let lost = (marked > end).then(|| Missing {
+                    first: end,
+                    last: marked - 1,
+                    cause: GapCause::Lost,
+                    devices: BTreeMap::new(),
+                });
+                recovered.lost += lost.as_ref().map_or(0, Missing::count);
                 update(&mut state.manifest, number, |record| {
                     record.state = State::Sealed;
                     record.count = end.max(marked);
-                    record.lost = lost;
+                    record.missing = lost.into_iter().collect();
                     record.bytes = bytes;
                 });
             }
             Err(error) if is_damage(&error) => {
                 tracing::error!(generation = number, %error, "generation moved to quarantine: it cannot be opened");
-                self.quarantine(number)?;
+                self.quarantine(state, number)?;
                 recovered.quarantined.push(number);
                 recovered.lost += u64::from(marked);
                 update(&mut state.manifest, number, |record| {
@@ -223,19 +233,32 @@ impl Spool {
         self.state().manifest.at_or_after(number).map(|(number, record)| (number, record.clone()))
     }
 
-    fn quarantine(&self, number: u32) -> io::Result<()> {
-        let aside = self.dir.join("quarantine");
+    fn quarantine(&self, state: &Generations, number: u32) -> io::Result<()> {
+        let aside = self.quarantine_dir();
         fs::create_dir_all(&aside)?;
         let target = aside.join(format!("gen-{number}"));
         remove_dir(&target)?;
-        match fs::rename(self.generation_dir(number), target) {
+        match fs::rename(self.dir_of(state, number), target) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => self.disk.sync_path(&aside),
         }
     }
 
-    fn generation_dir(&self, number: u32) -> PathBuf {
-        self.dir.join(LANE).join(format!("gen-{number}"))
+    fn generation_dir(&self, number: u32, revision: u32) -> PathBuf {
+        let name = match revision {
+            0 => format!("gen-{number}"),
+            revision => format!("gen-{number}.r{revision}"),
+        };
+        self.dir.join(LANE).join(name)
+    }
+
+    /// Where the database that is the generation now lies.
+    fn dir_of(&self, state: &Generations, number: u32) -> PathBuf {
+        self.generation_dir(number, state.manifest.revision(number))
+    }
+
+    fn quarantine_dir(&self) -> PathBuf {
+        self.dir.join("quarantine")
     }
 
     fn state(&self) -> MutexGuard<'_, Generations> {
@@ -309,21 +332,32 @@ fn remove_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Number and revision of a generation's directory.
+fn directory(name: &std::ffi::OsStr) -> Option<(u32, u32)> {
+    let name = name.to_str()?.strip_prefix("gen-")?;
+    match name.split_once(".r") {
+        Some((number, revision)) => Some((number.parse().ok()?, revision.parse().ok()?)),
+        None => Some((name.parse().ok()?, 0)),
+    }
+}
+
 /// A manifest from what lies in the directory: every generation found is treated as if it had been open.
 fn rebuild(dir: &Path, name: &str, recovered: &mut Recovered) -> io::Result<Manifest> {
     let mut manifest = Manifest::default();
     for entry in fs::read_dir(dir.join(LANE))? {
-        let file_name = entry?.file_name();
-        let number =
-            file_name.to_str().and_then(|name| name.strip_prefix("gen-")).and_then(|n| n.parse().ok());
-        let Some(number) = number else { continue };
+        let Some((number, revision)) = directory(&entry?.file_name()) else { continue };
+        // Of two databases the older one is whole: it goes only after the newer one has taken its place.
+        if manifest.generations.get(&number).is_some_and(|known| known.revision < revision) {
+            continue;
+        }
         let record = Record {
             state: State::Open,
             spool: name.to_owned(),
             boot: String::new(),
             created_ms: 0,
             count: 0,
-            lost: Vec::new(),
+            missing: Vec::new(),
+            revision,
             bytes: 0,
         };
         manifest.generations.insert(number, record);

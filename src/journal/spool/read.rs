@@ -39,7 +39,7 @@ impl Spool {
                     let entries = vec![Entry::End { generation: number, count: 0 }];
                     return Ok(page(&record, entries, after));
                 }
-                State::Quarantined => return Ok(quarantined(number, &record, from, after)),
+                State::Quarantined | State::Evicted => return Ok(gone(number, &record, from, after)),
                 State::Open if number < watermark.generation() => self.recover_late(number)?,
                 State::Open => {
                     if watermark <= from || watermark.generation() != number {
@@ -106,7 +106,7 @@ impl Spool {
                     continue;
                 }
                 if stored.first_n > n {
-                    page.entries.push(gap(number, n, stored.first_n - 1));
+                    push_gaps(&mut page.entries, number, record, n, stored.first_n - 1);
                     n = stored.first_n;
                 }
                 let skip = (n - stored.first_n) as usize;
@@ -124,7 +124,7 @@ impl Spool {
             }
             if n == before {
                 // Nothing further is stored: the rest, up to the limit, is gone.
-                page.entries.push(gap(number, n, limit - 1));
+                push_gaps(&mut page.entries, number, record, n, limit - 1);
                 n = limit;
             }
         }
@@ -150,11 +150,11 @@ impl Spool {
             return Ok(tail);
         }
         // Opening under the lock: a sealed generation opens in tens of milliseconds, and nobody opens it twice.
-        let generation = match Generation::recover(&*self.disk, &self.generation_dir(number), number) {
+        let generation = match Generation::recover(&*self.disk, &self.dir_of(&state, number), number) {
             Ok(generation) => generation,
             Err(error) if is_damage(&error) => {
                 tracing::error!(generation = number, %error, "generation moved to quarantine: it cannot be opened");
-                let moved = self.quarantine(number).and_then(|()| {
+                let moved = self.quarantine(&state, number).and_then(|()| {
                     update(&mut state.manifest, number, |record| record.state = State::Quarantined);
                     state.manifest.store(&*self.disk, &self.dir)
                 });
@@ -230,17 +230,38 @@ fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
     Page { spool: record.spool.as_str().into(), boot: BootId(boot), entries, next }
 }
 
-fn quarantined(number: u32, record: &Record, from: Seq, after: Seq) -> Page {
+/// A generation that is not there any more: what became of its numbers, and its end.
+fn gone(number: u32, record: &Record, from: Seq, after: Seq) -> Page {
     let mut entries = Vec::new();
     if from.n() < record.count {
-        entries.push(gap(number, from.n(), record.count - 1));
+        push_gaps(&mut entries, number, record, from.n(), record.count - 1);
     }
     entries.push(Entry::End { generation: number, count: record.count });
     page(record, entries, after)
 }
 
-fn gap(generation: u32, first: u32, last: u32) -> Entry {
-    Entry::Gap { first: Seq::new(generation, first), last: Seq::new(generation, last), cause: GapCause::Lost }
+/// Tells why `first` to `last` are not there: by what the record knows; what it does not know of is lost.
+fn push_gaps(entries: &mut Vec<Entry>, generation: u32, record: &Record, first: u32, last: u32) {
+    let mut push = |first: u32, last: u32, cause, devices| {
+        let (first, last) = (Seq::new(generation, first), Seq::new(generation, last));
+        entries.push(Entry::Gap { first, last, cause, devices });
+    };
+    let mut n = first;
+    for missing in record.missing.iter().filter(|missing| missing.last >= first && missing.first <= last) {
+        if missing.first > n {
+            push(n, missing.first - 1, GapCause::Lost, Arc::default());
+        }
+        let (from, to) = (missing.first.max(first), missing.last.min(last));
+        // Of a part it is not known how many each device gave.
+        let whole = (from, to) == (missing.first, missing.last);
+        let devices = whole
+            .then(|| missing.devices.iter().map(|(name, count)| (name.as_str().into(), *count)).collect());
+        push(from, to, missing.cause, devices.unwrap_or_default());
+        n = to.saturating_add(1);
+    }
+    if n <= last {
+        push(n, last, GapCause::Lost, Arc::default());
+    }
 }
 
 /// A device whose name is damaged is still told apart from the others.

@@ -1,0 +1,80 @@
+//! Replacing a sealed generation's database by another one.
+//!
+//! The new database is made beside the old one, synced with its directory, and takes its place by one replacement of the
+//! manifest: a crash leaves the one or the other, whole, and the next start removes whichever is not the generation.
+//! A reader that is inside the old database goes on reading there to the end of its page; its directory goes once
+//! nobody holds it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Weak;
+
+use super::{LANE, Spool, Tail, directory, remove_dir};
+use crate::journal::manifest::{Manifest, Record};
+
+/// A database that is the generation no more.
+pub(super) struct Replaced {
+    dir: PathBuf,
+    held: Weak<Tail>,
+}
+
+impl Replaced {
+    /// Removes it when nobody reads in it any more; `false`: somebody does, or it cannot be removed just now.
+    pub(super) fn removed(&self) -> bool {
+        self.held.strong_count() == 0 && remove_dir(&self.dir).is_ok()
+    }
+}
+
+impl Spool {
+    /// Where the next database of a generation is made, and its revision. A leftover of an earlier attempt is removed.
+    ///
+    /// # Errors
+    /// When the leftover cannot be removed.
+    pub fn next_revision(&self, number: u32) -> io::Result<(u32, PathBuf)> {
+        let revision = self.state().manifest.revision(number).saturating_add(1);
+        let dir = self.generation_dir(number, revision);
+        remove_dir(&dir)?;
+        Ok((revision, dir))
+    }
+
+    /// Makes the database of `revision` the generation and applies `change` to its record, in one step. The new
+    /// database must be on disk with its directory.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written; the old database is the generation then. [`io::ErrorKind::NotFound`] when
+    /// there is no such generation any more.
+    pub fn swap(&self, number: u32, revision: u32, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let mut state = self.state();
+        let old = self.dir_of(&state, number);
+        let mut manifest = state.manifest.clone();
+        let record = manifest.generations.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        record.revision = revision;
+        change(record);
+        manifest.store(&*self.disk, &self.dir)?;
+        state.manifest = manifest;
+        let held = state.handles.remove(&number).unwrap_or_default();
+        let at = state.tails.iter().position(|tail| tail.generation.number() == number);
+        let tail = at.map(|at| state.tails.remove(at));
+        drop(state);
+        // sled may write and sync when it is closed: not under the lock.
+        drop(tail);
+        let replaced = Replaced { dir: old, held };
+        if !replaced.removed() {
+            self.state().replaced.push(replaced);
+        }
+        Ok(())
+    }
+
+    /// Removes databases that a crash left beside the one that is the generation.
+    pub(super) fn remove_replaced(&self, manifest: &Manifest) -> io::Result<()> {
+        for entry in fs::read_dir(self.dir.join(LANE))? {
+            let entry = entry?;
+            let Some((number, revision)) = directory(&entry.file_name()) else { continue };
+            if manifest.generations.get(&number).is_some_and(|record| record.revision != revision) {
+                remove_dir(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
