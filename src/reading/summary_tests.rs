@@ -14,8 +14,8 @@ pub fn readings(most: usize) -> impl Strategy<Value = Vec<Reading>> {
         1 => any::<i64>().prop_map(|at| Some(DeviceTime::Rejected(at))),
     ];
     let reason = prop_oneof![4 => Just(None), 1 => Just(Some(Reason::Jump)), 1 => Just(Some(Reason::Zero))];
-    let one = (0..4u32, 0..300_000u64, any::<bool>(), time, 0..250u16, reason, 0..5usize, 0..2usize).prop_map(
-        |(device, uptime_ms, synced, device_time, bpm, reason, intervals, source)| Reading {
+    let one = (0..4u32, 0..300_000u64, any::<bool>(), time, 0..250u16, reason, 0..5usize, 0..2usize)
+        .prop_map(|(device, uptime_ms, synced, device_time, bpm, reason, intervals, source)| Reading {
             device: DeviceId(device),
             source: [Source::Mqtt, Source::Gatt][source],
             arrival: Stamp {
@@ -31,8 +31,7 @@ pub fn readings(most: usize) -> impl Strategy<Value = Vec<Reading>> {
             battery_percent: None,
             rssi_dbm: None,
             reason,
-        },
-    );
+        });
     prop::collection::vec(one, 0..most)
 }
 
@@ -82,7 +81,8 @@ pub fn key_of(summary: &Summary) -> Key {
 pub fn agree(summaries: &[Summary], readings: &[Reading], width_s: i64) {
     let mut expected = naive(readings, width_s);
     for summary in summaries {
-        let naive = expected.remove(&key_of(summary)).unwrap_or_else(|| panic!("no such window: {summary:?}"));
+        let naive =
+            expected.remove(&key_of(summary)).unwrap_or_else(|| panic!("no such window: {summary:?}"));
         assert_eq!((summary.n, summary.rr_n), (naive.n, naive.rr_n));
         assert_eq!(summary.bpm_n as usize, naive.bpms.len());
         assert_eq!(summary.bpm_min, naive.bpms.iter().copied().min().unwrap_or(0));
