@@ -27,6 +27,8 @@ pub struct Metrics {
     pub generations: Gauge,
     pub blobs: Gauge,
     pub lost: Counter,
+    missing_keys: Gauge,
+    withheld: Gauge,
     state: Mutex<CommitState>,
 }
 
@@ -44,6 +46,8 @@ impl Default for Metrics {
             generations: Gauge::default(),
             blobs: Gauge::default(),
             lost: Counter::default(),
+            missing_keys: Gauge::default(),
+            withheld: Gauge::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -76,6 +80,17 @@ impl Metrics {
         r.register("generations", "Generations on disk", self.generations.clone());
         r.register("blobs", "Files that sled does not sync; anything but 0 is a defect", self.blobs.clone());
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
+        r.register(
+            "missing_keys",
+            "Keys that stored readings are sealed with and that are not at hand",
+            self.missing_keys.clone(),
+        );
+        r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+    }
+
+    pub(super) fn encryption(&self, encryption: &super::Encryption) {
+        self.missing_keys.set(encryption.missing_keys.len() as i64);
+        self.withheld.set(encryption.withheld as i64);
     }
 
     pub(super) fn committed(&self, readings: usize, took: Duration) {
