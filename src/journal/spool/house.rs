@@ -101,7 +101,7 @@ impl Spool {
                 continue;
             }
             remove_dir(&self.dir_of(&state, number))?;
-            state.manifest.generations.remove(&number);
+            state.manifest.forget(number);
             state.delivered.remove(&number);
             state.handles.remove(&number);
         }
