@@ -118,7 +118,11 @@ impl Feed for FakeFeed {
         Ok(())
     }
     fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
-        assert_eq!(tally.delivered, bounds.to.0 - bounds.from.0, "the tally of a batch is that of its numbers");
+        assert_eq!(
+            tally.delivered,
+            bounds.to.0 - bounds.from.0,
+            "the tally of a batch is that of its numbers"
+        );
         let mut cursor = self.cursor.lock().unwrap();
         assert_eq!(*cursor, bounds.from, "confirmed in order, without holes");
         *cursor = bounds.to;

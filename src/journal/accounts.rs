@@ -163,8 +163,7 @@ mod tests {
 
         let waiting = counters.snapshot(group.iter(), &devices);
         assert!(waiting.add_up(), "{waiting:?}");
-        let a_waits =
-            Account { received: 3, refused: 0, duplicate: 1, durable: 0, unacknowledged: 2 };
+        let a_waits = Account { received: 3, refused: 0, duplicate: 1, durable: 0, unacknowledged: 2 };
         assert_eq!(waiting.devices["a"], a_waits);
         assert_eq!(waiting.unattributed.refused, 1);
         assert_eq!(waiting.total.received, 7);
@@ -172,6 +171,9 @@ mod tests {
         // The committer has written only one of a's two readings, and the group is gone.
         counters.durable(&[u64::from(a.0) << 32, u64::from(b.0) << 32 | 1]);
         let short = counters.snapshot([].into_iter(), &devices);
-        assert!(!short.add_up() && !short.devices["a"].adds_up() && short.devices["b"].adds_up(), "{short:?}");
+        assert!(
+            !short.add_up() && !short.devices["a"].adds_up() && short.devices["b"].adds_up(),
+            "{short:?}"
+        );
     }
 }

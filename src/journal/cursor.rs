@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use super::proof;
 use super::tally::{Around, Began, Tally, UplinkAccount};
 use super::types::{Bounds, CursorError, Seq};
 
@@ -197,10 +198,11 @@ impl UplinkCursor {
         UplinkAccount::new(&self.0.name, &began, &kept.place.tally, around)
     }
 
-    /// What stands in the file of the account: where it began, and the tally.
-    pub(super) fn tally(&self) -> (Option<Began>, Tally) {
+    /// What stands in the file, for the proof.
+    pub(super) fn place(&self) -> proof::Place {
         let kept = self.kept();
-        (kept.place.began.clone(), kept.place.tally.clone())
+        let Place { cursor, began, tally, .. } = kept.place.clone();
+        proof::Place { name: self.0.name.clone(), cursor, began: began.unwrap_or_default(), tally }
     }
 
     /// Writes what is not on disk yet. Blocking.

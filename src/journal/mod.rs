@@ -34,6 +34,7 @@ mod manifest;
 mod mark;
 mod metrics;
 mod policy;
+mod proof;
 mod spool;
 mod tally;
 mod told;
@@ -57,8 +58,10 @@ pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
+pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
+pub use proof::{Facts, Given, Proof, Readable, unexplained};
 pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
 pub use tally::{Began, Tally, UplinkAccount};
 pub use told::DurableWatch;
@@ -313,6 +316,13 @@ impl Journal {
         if !refusals.is_empty() {
             self.inner.intake.refuse(refusals);
         }
+    }
+
+    /// What the manifest and the cursor files say, for the proof.
+    pub fn facts(&self) -> Facts {
+        // The cursors first: what they have passed was durable before.
+        let uplinks = self.inner.cursors.list().iter().map(UplinkCursor::place).collect();
+        Facts { uplinks, ..self.inner.spool.facts(*self.inner.watermark.borrow()) }
     }
 
     /// What became of the numbers an uplink was to get.

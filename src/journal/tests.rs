@@ -1,3 +1,5 @@
+mod accounts;
+
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 

@@ -4,10 +4,25 @@ use std::collections::BTreeMap;
 
 use super::Spool;
 use crate::journal::manifest::{Record, State};
+use crate::journal::proof::{Facts, Given};
 use crate::journal::tally::Around;
 use crate::journal::types::{GapCause, Seq};
 
 impl Spool {
+    /// What the manifest says of every generation; the uplinks' places are not its business.
+    pub fn facts(&self, watermark: Seq) -> Facts {
+        let state = self.state();
+        let manifest = &state.manifest;
+        let given = |(&generation, record): (&u32, &Record)| Given {
+            generation,
+            state: record.state,
+            readings: given(generation, record, watermark),
+            missing: record.missing.clone(),
+        };
+        let generations = manifest.generations.iter().map(given).collect();
+        Facts { epoch: manifest.epoch, gone: manifest.gone, generations, uplinks: Vec::new() }
+    }
+
     /// Counts the numbers given so far, those before `cursor`, and what became of the others. One look under one lock:
     /// the figures belong to one moment.
     pub fn around(&self, cursor: Seq, watermark: Seq) -> Around {
@@ -20,11 +35,7 @@ impl Spool {
             ..Around::default()
         };
         for (&number, record) in &manifest.generations {
-            let count = match record.state {
-                // Until it is sealed, only the watermark tells how many numbers the head has given.
-                State::Open if number == watermark.generation() => watermark.n(),
-                _ => record.count,
-            };
+            let count = given(number, record, watermark);
             around.given += u64::from(count);
             let passed = match number.cmp(&cursor.generation()) {
                 std::cmp::Ordering::Less => count,
@@ -35,6 +46,15 @@ impl Spool {
             ahead(record, passed, count, &mut around);
         }
         around
+    }
+}
+
+/// Numbers a generation has given.
+fn given(number: u32, record: &Record, watermark: Seq) -> u32 {
+    match record.state {
+        // Until it is sealed, only the watermark tells how many numbers the head has given.
+        State::Open if number == watermark.generation() => watermark.n(),
+        _ => record.count,
     }
 }
 
