@@ -65,6 +65,10 @@ pub struct Proof {
     pub missing: BTreeMap<GapCause, u64>,
     /// Numbers ahead of the cursor that cannot be read and nobody knew of.
     pub newly_lost: u64,
+    /// Delivered, and told as missing, before the count of numbers began anew: not part of the sum.
+    pub delivered_earlier: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub told_earlier: BTreeMap<GapCause, u64>,
     /// Why it does not add up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
@@ -98,6 +102,8 @@ impl Facts {
             readable: 0,
             missing: BTreeMap::new(),
             newly_lost: 0,
+            delivered_earlier: began.earlier.delivered,
+            told_earlier: began.earlier.told.clone(),
             faults: Vec::new(),
         };
         let (mut given, mut behind) = (self.gone, self.gone);
