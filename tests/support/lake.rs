@@ -87,6 +87,8 @@ impl Lake {
         let id = value["id"].as_str().ok_or("no id")?;
         let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
         let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
+        // A gap's id holds both its ends.
+        let spool = if value["type"] == "gap" { spool.split('-').next().unwrap_or(spool) } else { spool };
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);

@@ -20,6 +20,7 @@ use crate::support::fleet::Fleet;
 use crate::support::lake::Lake;
 use crate::support::loopdev::LoopDisk;
 use crate::support::rng::Rng;
+use crate::support::world::World;
 
 /// Straps with a clock of their own, and what they publish together.
 const STRAPS: usize = 20;
@@ -50,6 +51,7 @@ pub struct Day {
     pub rng: Rng,
     pub setup: Setup,
     pub disk: LoopDisk,
+    pub world: World,
     pub hit: BTreeSet<Hit>,
     /// How often each fault struck.
     pub struck: BTreeMap<&'static str, u32>,
@@ -85,12 +87,14 @@ impl Day {
         }
         fs::write(root.join("in-the-way"), b"not a directory\n").expect("write");
         setup.lake = root.join("lake-0");
+        let world = World::new(&root.join("world"), &mut rng);
         let straps = Fleet::start(setup.mqtt, STRAPS, PER_SECOND, Rng::new(rng.next()));
         let bands = Bands::start(setup.mqtt, BANDS, BAND_PER_SECOND, Rng::new(rng.next()));
         let mut day = Self {
             rng,
             setup,
             disk,
+            world,
             hit,
             struck: BTreeMap::new(),
             daemon: None,
@@ -142,7 +146,10 @@ impl Day {
     pub fn spawn(&mut self) {
         // Groups that are committed at once, and groups that stay open for a while.
         self.setup.commit_interval = ["0ms", "0ms", "100ms", "500ms"][self.rng.between(0, 4) as usize].into();
-        self.daemon = Some(self.setup.spawn());
+        let under = self.world.under();
+        let mut command = self.setup.command(&under.iter().map(String::as_str).collect::<Vec<_>>());
+        self.world.around(&mut command);
+        self.daemon = Some(Daemon::spawn(command, &self.setup));
     }
 
     pub fn start(&mut self) {

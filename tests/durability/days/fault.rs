@@ -20,18 +20,21 @@ pub enum Fault {
     PowerCut,
     /// A clean stop and a start, as for an update.
     Restart,
+    /// The machine starts anew: another boot, another uptime.
+    Reboot,
     /// Somebody else fills the disk, and makes room again.
     DiskFull,
 }
 
 impl Fault {
     /// Every fault and its weight.
-    pub const ALL: [(Self, u64); 6] = [
+    pub const ALL: [(Self, u64); 7] = [
         (Self::Outage, 4),
         (Self::Kill, 4),
         (Self::KillInStart, 2),
         (Self::PowerCut, 3),
         (Self::Restart, 2),
+        (Self::Reboot, 2),
         (Self::DiskFull, 2),
     ];
 
@@ -54,6 +57,7 @@ impl Fault {
             Self::KillInStart => "kills in start",
             Self::PowerCut => "power cuts",
             Self::Restart => "restarts",
+            Self::Reboot => "reboots",
             Self::DiskFull => "full disks",
         }
     }
@@ -89,6 +93,17 @@ impl Fault {
             Self::Restart => {
                 day.load(100, 600);
                 day.stop();
+                day.start();
+            }
+            Self::Reboot => {
+                day.load(100, 600);
+                if day.rng.one_in(2) {
+                    day.stop()
+                } else {
+                    day.power_cut()
+                }
+                let Day { world, rng, .. } = day;
+                world.reboot(rng);
                 day.start();
             }
             Self::DiskFull => disk_full(day),

@@ -174,7 +174,12 @@ impl Numbers {
                     .push(format!("{there} numbers of {first} to {last} were told as {cause} and delivered"));
             }
         }
-        let newest = lake.ends.keys().next_back().copied().unwrap_or(0);
+        let newest = [
+            lake.ends.keys().next_back().copied(),
+            lake.readings.keys().next_back().map(|seq| (seq >> 32) as u32),
+            gaps.last().map(|gap| (gap.1 >> 32) as u32),
+        ];
+        let newest = newest.into_iter().flatten().max().unwrap_or(0);
         for generation in 1..=newest {
             let base = u64::from(generation) << 32;
             let Some(&count) = lake.ends.get(&generation) else {

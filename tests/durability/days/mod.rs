@@ -8,6 +8,7 @@
 
 mod band;
 mod day;
+mod doctored;
 mod fault;
 pub mod judge;
 
