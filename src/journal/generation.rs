@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::block::{self, Encoder, Kind};
 use super::disk::Disk;
+use super::quota::Trouble;
 
 /// First key that is no block.
 const NAMES: u64 = 1 << 63;
@@ -45,6 +46,16 @@ pub enum GenerationError {
     Deadline,
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl GenerationError {
+    /// What is wrong with the disk, if that is the cause.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => Trouble::of(error),
+            Self::Sled(_) | Self::Panicked(_) | Self::Deadline => None,
+        }
+    }
 }
 
 pub struct Generation {

@@ -1,6 +1,6 @@
 //! The journal's counters.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +27,7 @@ pub struct Metrics {
     pub generations: Gauge,
     pub blobs: Gauge,
     pub lost: Counter,
+    pub quota: Arc<super::quota::Metrics>,
     state: Mutex<CommitState>,
 }
 
@@ -44,6 +45,7 @@ impl Default for Metrics {
             generations: Gauge::default(),
             blobs: Gauge::default(),
             lost: Counter::default(),
+            quota: Arc::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -76,6 +78,7 @@ impl Metrics {
         r.register("generations", "Generations on disk", self.generations.clone());
         r.register("blobs", "Files that sled does not sync; anything but 0 is a defect", self.blobs.clone());
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
+        self.quota.register(r);
     }
 
     pub(super) fn committed(&self, readings: usize, took: Duration) {

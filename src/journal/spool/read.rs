@@ -169,7 +169,7 @@ impl Spool {
     }
 
     /// A reader has come to a generation's end: one less open database. Another reader opens it again.
-    fn let_go(&self, number: u32) {
+    pub(super) fn let_go(&self, number: u32) {
         let mut state = self.state();
         let at = state.tails.iter().position(|tail| tail.generation.number() == number);
         let tail = at.map(|at| state.tails.remove(at));
@@ -265,6 +265,6 @@ fn push_gaps(entries: &mut Vec<Entry>, generation: u32, record: &Record, first: 
 }
 
 /// A device whose name is damaged is still told apart from the others.
-fn unnamed(generation: u32, device: u32) -> Arc<str> {
+pub(super) fn unnamed(generation: u32, device: u32) -> Arc<str> {
     format!("unnamed-{generation}-{device}").into()
 }
