@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -22,6 +23,9 @@ pub struct Journal {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<ByteSize>,
     pub when_full: WhenFull,
+    /// Keys that the journal is encrypted with, the last one for what is new. `None`: the systemd credential
+    /// `journal-key` if there is one, else no encryption.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What gives way when the quota is reached.
@@ -52,6 +56,7 @@ impl Default for Journal {
             max_devices: 10_000,
             quota: None,
             when_full: WhenFull::default(),
+            key_file: None,
         }
     }
 }

@@ -186,6 +186,9 @@ fn journal(config: &Config, check: &mut Check<'_>) {
         let remedy = format!("choose at least {}, or a smaller journal.generation_size", ByteSize(least));
         check.add("journal.quota", what, remedy);
     }
+    if let Some(path) = &journal.key_file {
+        check.absolute("journal.key_file", path);
+    }
     let batch = &config.batch;
     check.duration("batch.max_age", batch.max_age, Duration::from_millis(10)..=DAY);
     check.within("batch.max_bytes", batch.max_bytes, ByteSize::kib(4)..=ByteSize::mib(64));

@@ -37,11 +37,14 @@ fn settings(when_full: WhenFull) -> config::Journal {
 
 impl Rig {
     fn new(when_full: WhenFull) -> Self {
-        Self::on(when_full, Arc::new(RealDisk))
+        Self::again(tempfile::tempdir().unwrap(), when_full)
     }
 
-    fn on(when_full: WhenFull, disk: Arc<dyn Disk>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    fn again(dir: tempfile::TempDir, when_full: WhenFull) -> Self {
+        Self::on(dir, when_full, Arc::new(RealDisk))
+    }
+
+    fn on(dir: tempfile::TempDir, when_full: WhenFull, disk: Arc<dyn Disk>) -> Self {
         let (journal, driver, _) =
             Journal::open(&settings(when_full), dir.path(), TestClock::new(), disk).unwrap();
         let driver = tokio::spawn(driver.run());
@@ -116,9 +119,10 @@ impl Rig {
         format!("{:?} {:?}", self.journal.status().quota, self.journal.generations())
     }
 
-    async fn stop(self) {
+    async fn stop(self) -> tempfile::TempDir {
         self.journal.close().await;
         self.driver.await.unwrap();
+        self.dir
     }
 }
 
@@ -141,7 +145,7 @@ fn told(journal: &Journal, mut from: Seq) -> Told {
         for entry in &page.entries {
             match entry {
                 Entry::Reading { device, .. } => *told.readings.entry(device.to_string()).or_default() += 1,
-                Entry::Gap { first, last, cause, devices } => {
+                Entry::Gap { first, last, cause, devices, .. } => {
                     told.in_gaps += last.0 - first.0 + 1;
                     let cause = crate::forward::batch::cause_label(*cause);
                     for (name, count) in devices.iter() {
@@ -149,8 +153,7 @@ fn told(journal: &Journal, mut from: Seq) -> Told {
                     }
                 }
                 Entry::End { count, .. } => told.ends += u64::from(*count),
-                #[allow(unreachable_patterns)]
-                _ => {}
+                Entry::Summary { .. } => {}
             }
         }
         from = page.next;
@@ -198,36 +201,40 @@ async fn drop_oldest_stays_within_the_quota_and_counts_every_reading_it_drops() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn thin_gives_detail_away_first_stays_within_the_quota_and_loses_count_of_nothing() {
+    let mut rig = Rig::new(WhenFull::Thin);
+    let cursor = rig.journal.uplink("cloud", StartAt::Oldest).unwrap();
+    rig.fill(700).await;
+    assert!(rig.peak <= QUOTA, "{} of {QUOTA}", rig.peak);
+    let told = rig.told(cursor.cursor()).await;
+    assert!(told.gaps.contains_key("thinned"), "{:?} {}", told.gaps, rig.status());
+    let mut all = told.readings.clone();
+    told.gaps.values().for_each(|counts| add(&mut all, counts));
+    assert_eq!(all, rig.stored, "per device: delivered + thinned + evicted = stored");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_dropped_is_told_after_a_restart_too_and_forgotten_when_everybody_knows() {
     let mut rig = Rig::new(WhenFull::DropOldest);
     let cursor = rig.journal.uplink("cloud", StartAt::Oldest).unwrap();
     rig.fill(600).await;
-    let stored = rig.stored.clone();
-    let Rig { dir, journal, driver, .. } = rig;
     drop(cursor);
-    journal.close().await;
-    driver.await.unwrap();
-    drop(journal);
-
-    let (journal, driver, _) =
-        Journal::open(&settings(WhenFull::DropOldest), dir.path(), TestClock::new(), Arc::new(RealDisk))
-            .unwrap();
-    let driver = tokio::spawn(driver.run());
-    let told = told(&journal, Seq(0));
+    let stored = rig.stored.clone();
+    let rig = Rig::again(rig.stop().await, WhenFull::DropOldest);
+    let told = rig.told(Seq(0)).await;
     let mut all = told.readings.clone();
     add(&mut all, &told.gaps["evicted"]);
     assert_eq!(all, stored);
-    let cursor = journal.uplink("cloud", StartAt::Oldest).unwrap();
-    let head = *journal.watch_watermark().borrow();
-    pass(&cursor, head);
+    let cursor = rig.journal.uplink("cloud", StartAt::Oldest).unwrap();
+    pass(&cursor, *rig.journal.watch_watermark().borrow());
     let gone = async {
-        while journal.generations().iter().any(|g| g.state == crate::journal::GenerationState::Evicted) {
+        while rig.journal.generations().iter().any(|g| g.state == crate::journal::GenerationState::Evicted) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.expect("evicted records go");
-    journal.close().await;
-    driver.await.unwrap();
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,4 +335,55 @@ async fn the_default_quota_is_chosen_once_and_does_not_drift() {
     std::fs::write(dir.path().join("spool/quota.json"), br#"{"default_bytes":123456789}"#).unwrap();
     assert_eq!(quota(&settings), 123_456_789);
     assert_eq!(quota(&config::Journal { quota: Some(bytesize::ByteSize(QUOTA)), ..settings }), QUOTA);
+}
+
+/// A disk that turns read-only and back.
+struct MoodyDisk(std::sync::atomic::AtomicBool);
+
+impl MoodyDisk {
+    fn mood(&self) -> std::io::Result<()> {
+        if self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
+    }
+}
+
+impl Disk for MoodyDisk {
+    fn sync_data(&self, file: &std::fs::File) -> std::io::Result<()> {
+        self.mood().and_then(|()| RealDisk.sync_data(file))
+    }
+    fn sync_path(&self, path: &std::path::Path) -> std::io::Result<()> {
+        self.mood().and_then(|()| RealDisk.sync_path(path))
+    }
+    fn replace(&self, path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+        self.mood().and_then(|()| RealDisk.replace(path, bytes))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_holds_then_refuses_and_all_goes_on_by_itself_when_it_is_back() {
+    let disk = Arc::new(MoodyDisk(false.into()));
+    let mut rig =
+        Rig::on(tempfile::tempdir().unwrap(), WhenFull::DropOldest, Arc::clone(&disk) as Arc<dyn Disk>);
+    let cursor = rig.journal.uplink("cloud", StartAt::Oldest).unwrap();
+    rig.fill(3).await;
+    disk.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(!rig.store("bike-1", Duration::from_millis(1500)).await, "nothing is acknowledged");
+    assert_eq!(*rig.journal.admission().borrow(), Admission::Held(Trouble::ReadOnly));
+    let bounds = Bounds { from: cursor.cursor(), to: Seq::new(1, 10), fixed_ms: 0 };
+    assert!(cursor.begin(bounds).is_err(), "no batch is begun that could not be known again");
+    tokio::time::timeout(2 * PATIENCE, rig.journal.refused()).await.expect("senders are told");
+    let generations = rig.journal.generations().len();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(rig.journal.generations().len() <= generations + 1, "no numbers are used up by trying");
+
+    disk.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(10), rig.journal.admitted()).await.expect("within 10 s");
+    rig.fill(3).await;
+    cursor.begin(bounds).unwrap();
+    let told = rig.told(Seq(0)).await;
+    assert_eq!(told.readings.values().sum::<u64>(), 7000, "the group that waited is there, once");
+    assert_eq!(told.in_gaps, 0);
+    rig.stop().await;
 }

@@ -17,11 +17,17 @@ use super::{Admission, Ballast, BallastOrder, Limits, Measured, Trouble, default
 use crate::config::{self, WhenFull};
 use crate::journal::cursor::UplinkCursor;
 use crate::journal::disk::{Disk, disk_usage};
-use crate::journal::spool::{Evicted, Spool};
+use crate::journal::spool::{Evicted, Spool, Thinning};
+use crate::journal::thin::ThinError;
 use crate::journal::types::{GapCause, Seq};
 
+/// Generations that may turn out not to be worth it in one go.
+const MOST_SPARED: usize = 64;
 /// Where the default quota is remembered.
 const REMEMBERED: &str = "quota.json";
+
+/// Makes one generation smaller.
+type Thin<'a> = &'a dyn Fn() -> Result<Thinning, ThinError>;
 
 /// See the module's documentation.
 pub struct Keeper {
@@ -145,7 +151,8 @@ impl Keeper {
     }
 
     /// Looks at the whole spool, does what it calls for, and says what holds now. Blocking.
-    pub fn turn(&self, spool: &Spool, cursors: &[UplinkCursor]) {
+    /// `thin` makes one generation smaller.
+    pub fn turn(&self, spool: &Spool, cursors: &[UplinkCursor], thin: Thin<'_>) {
         let plan = self.plan(spool);
         match plan.ballast {
             BallastOrder::Leave => {}
@@ -158,7 +165,7 @@ impl Keeper {
             },
         }
         if plan.delivered_goes
-            && let Err(error) = self.make_room(spool, cursors, plan.over)
+            && let Err(error) = self.make_room(spool, cursors, thin, plan.over)
         {
             tracing::debug!(%error, "no room can be made now");
         }
@@ -193,7 +200,13 @@ impl Keeper {
 
     /// Lets go what may go until the data is under the line: what everybody has, then what only uplinks without a claim
     /// lack, then by `when_full`.
-    fn make_room(&self, spool: &Spool, cursors: &[UplinkCursor], over: u64) -> io::Result<()> {
+    fn make_room(
+        &self,
+        spool: &Spool,
+        cursors: &[UplinkCursor],
+        thin: Thin<'_>,
+        over: u64,
+    ) -> io::Result<()> {
         if let Some(lowest) = cursors.iter().map(UplinkCursor::cursor).min() {
             spool.remove_delivered(lowest, Duration::ZERO, 0)?;
         }
@@ -201,7 +214,7 @@ impl Keeper {
             return Ok(());
         }
         while self.over(spool) > 0 {
-            if !self.withhold_one(spool, cursors)? && !self.give_way_one(spool, cursors)? {
+            if !self.withhold_one(spool, cursors)? && !self.give_way_one(spool, cursors, thin)? {
                 return Ok(());
             }
         }
@@ -233,9 +246,11 @@ impl Keeper {
         Ok(false)
     }
 
-    fn give_way_one(&self, spool: &Spool, cursors: &[UplinkCursor]) -> io::Result<bool> {
-        if self.when_full == WhenFull::RefuseNew {
-            return Ok(false);
+    fn give_way_one(&self, spool: &Spool, cursors: &[UplinkCursor], thin: Thin<'_>) -> io::Result<bool> {
+        match self.when_full {
+            WhenFull::RefuseNew => return Ok(false),
+            WhenFull::Thin if thin_some(thin) => return Ok(true),
+            WhenFull::Thin | WhenFull::DropOldest => {}
         }
         for number in spool.sealed() {
             if let Some(evicted) = spool.evict(number, GapCause::Evicted, cursors)? {
@@ -327,6 +342,22 @@ impl Keeper {
     fn troubles(&self) -> MutexGuard<'_, Troubles> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Thins until one generation is smaller; `false` when nothing can be won by it any more.
+fn thin_some(thin: Thin<'_>) -> bool {
+    for _ in 0..MOST_SPARED {
+        match thin() {
+            Ok(Thinning::Done(_)) => return true,
+            Ok(Thinning::Spared { .. }) => {}
+            Ok(Thinning::Nothing) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "a generation is not thinned");
+                return false;
+            }
+        }
+    }
+    false
 }
 
 /// The default quota: what was chosen at the first start. Free space changes, and a quota that follows it would drop

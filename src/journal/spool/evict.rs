@@ -57,6 +57,10 @@ impl Spool {
         for _ in 0..ATTEMPTS {
             let Some(record) = self.sealed_record(number) else { return Ok(None) };
             let wanted = wanted(number, &record, cursors);
+            if record.summaries.is_some() && wanted.iter().any(|&n| n > 0) {
+                // In a thinned generation an uplink counts summaries: they do not say which readings it was told of.
+                return Ok(None);
+            }
             let edges = edges(&record, &wanted);
             let counts = self.counts(number, &edges);
             let mut state = self.state();
@@ -80,6 +84,8 @@ impl Spool {
             if let Some(record) = manifest.generations.get_mut(&number) {
                 record.state = State::Evicted;
                 record.missing = missing;
+                record.summaries = None;
+                record.sealed = None;
                 record.bytes = 0;
             }
             forget_names(&mut manifest);
@@ -122,6 +128,7 @@ impl Spool {
         let tail = self.tail(number)?;
         let starts: Vec<u32> = edges.iter().copied().collect();
         let mut found: Vec<HashMap<u32, u64>> = vec![HashMap::new(); starts.len().saturating_sub(1)];
+        let keys = self.keyring().keys();
         let mut readings = Vec::new();
         let mut n = 0;
         loop {
@@ -129,7 +136,7 @@ impl Spool {
             for stored in tail.generation.blocks(n, READ_BLOCKS).map_err(failed)? {
                 readings.clear();
                 // What cannot be read is in the range and in nobody's count.
-                if stored.first_n < n || block::decode(&stored.value, &mut readings).is_err() {
+                if stored.first_n < n || block::decode(&stored.value, &keys, &mut readings).is_err() {
                     n = n.max(stored.first_n.saturating_add(1));
                     continue;
                 }
@@ -146,7 +153,8 @@ impl Spool {
                 break;
             }
         }
-        let name = |device: u32| tail.name(device).unwrap_or_else(|| unnamed(number, device)).to_string();
+        let name =
+            |device: u32| tail.name(device, &keys).unwrap_or_else(|| unnamed(number, device)).to_string();
         let counts = found.into_iter().map(|counts| {
             let mut named = Counts::new();
             for (device, count) in counts {
@@ -242,7 +250,9 @@ mod tests {
             created_ms: 0,
             count,
             missing,
+            summaries: None,
             revision: 0,
+            sealed: None,
             bytes: 0,
         }
     }
