@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::clock::SystemClock;
+use crate::clock::{self, SystemClock};
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
@@ -23,7 +24,7 @@ pub struct Status {
     /// Stages that have not made progress within their deadline.
     pub late: Vec<&'static str>,
     pub uptime_s: u64,
-    pub clock: Clock,
+    pub clock: clock::Status,
     pub process: Usage,
     pub journal: JournalStatus,
     /// Left out when no port is open.
@@ -33,11 +34,6 @@ pub struct Status {
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Clock {
-    pub synced: bool,
 }
 
 /// A place in the journal that no configured uplink has.
@@ -65,6 +61,7 @@ pub struct Sources {
     pub started: Instant,
     pub health: Arc<Health>,
     pub clock: Arc<SystemClock>,
+    pub window: DeviceTimeWindow,
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
@@ -82,7 +79,7 @@ impl Sources {
             phase: self.health.phase(),
             late: self.health.late(now),
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
-            clock: Clock { synced: self.clock.synced() },
+            clock: self.clock.status(),
             process: process::usage(),
             journal: self.journal.status(),
             listener: self.listener.as_ref().map(mqtt::Handle::status),

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::debts::{ClockNote, Debts};
 use super::disk::Disk;
 use super::types::{Bounds, CursorError, Seq};
+use crate::clock::BootId;
 
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 const EXTENSION: &str = "json";
@@ -42,6 +44,9 @@ struct Place {
     cursor: Seq,
     #[serde(default)]
     open: Vec<Bounds>,
+    /// What it has to be told about clocks.
+    #[serde(default, skip_serializing_if = "Debts::is_empty")]
+    clocks: Debts,
 }
 
 /// All uplinks that have a place, whether they are configured or not.
@@ -91,7 +96,7 @@ impl Cursors {
             return Ok(cursor.clone());
         }
         let path = self.dir.join(format!("{name}.{EXTENSION}"));
-        let place = Place { cursor: start(), open: Vec::new() };
+        let place = Place { cursor: start(), open: Vec::new(), clocks: Debts::default() };
         let cursor = UplinkCursor::new(name, path, Arc::clone(&self.disk), place, false);
         cursor.sync()?;
         self.known().insert(name.to_owned(), cursor.clone());
@@ -149,15 +154,36 @@ impl UplinkCursor {
         self.kept().place.open.clone()
     }
 
+    /// Boots that this uplink got guessed times of, and whose `clock` line is in no batch yet.
+    pub fn clocks_owed(&self) -> Vec<BootId> {
+        self.kept().place.clocks.owed()
+    }
+
+    /// Boots whose `clock` line the open batch carries.
+    pub fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId> {
+        self.kept().place.clocks.carried(bounds)
+    }
+
     /// Fixes a batch's bounds, on disk before it returns. Blocking.
     ///
     /// # Errors
     /// When the file cannot be written; the batch must not be sent then.
     pub fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
+        self.begin_noting(bounds, &ClockNote::default())
+    }
+
+    /// As [`Self::begin`], with what the batch says about clocks.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_noting(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError> {
         let mut kept = self.kept();
+        let clocks = kept.place.clocks.clone();
         kept.place.open.push(bounds);
+        kept.place.clocks.begin(bounds, note);
         if let Err(error) = self.write(&mut kept) {
             kept.place.open.retain(|open| *open != bounds);
+            kept.place.clocks = clocks;
             return Err(error);
         }
         Ok(())
@@ -170,6 +196,7 @@ impl UplinkCursor {
     pub fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
         let mut kept = self.kept();
         kept.place.open.retain(|open| *open != bounds);
+        kept.place.clocks.confirm(bounds);
         kept.furthest = kept.furthest.max(bounds.to);
         let reached = kept.place.open.iter().map(|open| open.from).min().unwrap_or(kept.furthest);
         kept.place.cursor = kept.place.cursor.max(reached);

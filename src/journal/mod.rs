@@ -22,8 +22,10 @@
 //! at commit, sorted by device within a group. Each start opens a new generation; none is ever reopened for writing.
 
 mod block;
+mod boots;
 mod commit;
 mod cursor;
+mod debts;
 mod devices;
 mod disk;
 mod generation;
@@ -52,6 +54,7 @@ use tokio::sync::{Notify, watch};
 
 pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
+pub use debts::ClockNote;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use manifest::State as GenerationState;
@@ -304,6 +307,11 @@ impl Journal {
     /// `<spool>` of the ids given from now on.
     pub fn spool(&self) -> &str {
         self.inner.spool.name()
+    }
+
+    /// The clock that readings of this run are stamped by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.spool.clock()
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {

@@ -96,6 +96,9 @@ pub struct Bounds {
     pub to: Seq,
     /// When the bounds were fixed, ms since the epoch: decides `dt` and `hour` of the delivery.
     pub fixed_ms: i64,
+    /// Revision of the clock's anchors by which its times are told, whatever is known when it is sent again.
+    #[serde(default)]
+    pub clock: u32,
 }
 
 /// Why stored readings cannot be had right now.

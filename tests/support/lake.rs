@@ -31,6 +31,8 @@ pub struct Lake {
     pub ends: BTreeMap<u32, u64>,
     /// First and last missing number, and why.
     pub gaps: Vec<(u64, u64, String)>,
+    /// `clock` lines by their boot.
+    pub clocks: BTreeMap<String, String>,
     /// Lines in all, those seen before (an id delivered twice) included.
     pub lines: u64,
     pub defects: Vec<String>,
@@ -67,13 +69,21 @@ impl Lake {
     fn try_take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let id = value["id"].as_str().ok_or("no id")?;
+        let kind = value["type"].as_str().unwrap_or("");
+        if kind == "clock" {
+            // It has no number: it speaks of a boot.
+            let boot = value["boot"].as_str().ok_or("no boot")?;
+            return match self.clocks.insert(boot.to_owned(), line.to_owned()) {
+                Some(before) if before != line => Err("a boot with two clock lines".into()),
+                _ => Ok(()),
+            };
+        }
         let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
         let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         let content = hasher.finish();
-        let kind = value["type"].as_str().unwrap_or("");
         // An end or gap line may stand at the number it speaks of: its type is part of its identity.
         match self.contents.insert(format!("{kind} {id}"), content) {
             Some(before) if before != content => return Err("an id with two contents".into()),
@@ -102,7 +112,7 @@ impl Lake {
                 }
                 self.gaps.push((first, last, cause.to_owned()));
             }
-            "clock" | "summary" | "alert" => {}
+            "summary" | "alert" => {}
             other => return Err(format!("unknown type {other}")),
         }
         Ok(())

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::Encoding;
 use crate::journal::{Bounds, Seq};
+use crate::reading::validity::DeviceTimeWindow;
 
 /// 2026-11-23 19:05:00 UTC
 const NOON: i64 = 1_795_460_700_000;
@@ -17,7 +18,7 @@ const DAY: i64 = 86_400_000;
 
 fn member(first: u64, fixed_ms: i64, size: usize) -> Member {
     Member {
-        bounds: Bounds { from: Seq(first), to: Seq(first + 10), fixed_ms },
+        bounds: Bounds { from: Seq(first), to: Seq(first + 10), fixed_ms, clock: 0 },
         spool: "sp".into(),
         first: Seq(first),
         last: Seq(first + 9),
@@ -35,7 +36,12 @@ fn lake(path: &Path, max_bytes: Option<u64>) -> Directory {
         max_bytes: max_bytes.map(bytesize::ByteSize),
         keep: Duration::from_secs(30 * 86_400),
     };
-    let origin = Origin { gateway: "gym/12".into(), site: None, state_dir: PathBuf::new() };
+    let origin = Origin {
+        gateway: "gym/12".into(),
+        site: None,
+        state_dir: PathBuf::new(),
+        window: DeviceTimeWindow::default(),
+    };
     Directory::new("lake", &config, &origin, StoreMetrics::default())
 }
 

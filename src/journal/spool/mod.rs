@@ -229,6 +229,10 @@ impl Spool {
         &self.name
     }
 
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     fn record_at_or_after(&self, number: u32) -> Option<(u32, Record)> {
         self.state().manifest.at_or_after(number).map(|(number, record)| (number, record.clone()))
     }
