@@ -96,7 +96,7 @@ fn main() {
         let rendering = best(readings, &mut render);
         let text = lines.text_bytes() as f64 / readings as f64;
         println!("{readings} readings a member: {text:.1} B of text each, rendered in {rendering:.0} ns");
-        let bounds = Bounds { from: Seq(0), to: Seq::new(2, 0), fixed_ms: 0, clock: 0 };
+        let bounds = Bounds { from: Seq(0), to: Seq::new(2, 0), fixed_ms: 0, clock: 0, guessed: false };
         for (encoding, levels) in [(Encoding::Gzip, 1..=9), (Encoding::Zstd, 1..=12)] {
             for level in levels {
                 let mut encoder = Encoder::with_level(encoding, Some(level)).unwrap();

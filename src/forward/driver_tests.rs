@@ -407,8 +407,13 @@ async fn what_was_taken_is_confirmed_while_the_rest_is_stuck() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_bounds_of_an_earlier_run_go_first_and_unchanged() {
-    let open =
-        [(0, 7), (7, 11)].map(|(from, to)| Bounds { from: Seq(from), to: Seq(to), fixed_ms: 5, clock: 0 });
+    let open = [(0, 7), (7, 11)].map(|(from, to)| Bounds {
+        from: Seq(from),
+        to: Seq(to),
+        fixed_ms: 5,
+        clock: 0,
+        guessed: false,
+    });
     let rig = rig(30, 1 << 20, move |feed| feed.open = open.to_vec(), |_, _| Delivery::Confirmed);
     rig.until("confirmed", |rig| rig.feed.cursor() == Seq(30)).await;
     let (_, log) = rig.drain(Duration::from_secs(5)).await;

@@ -11,7 +11,7 @@ use super::feed::Feed;
 use super::member::{EncodeError, Encoder, Member};
 use super::patience::{Leave, leave};
 use super::{Failure, Origin};
-use crate::clock::{BootId, Clock, Correction};
+use crate::clock::{BootId, Clock, Correction, WallQuality};
 use crate::config::Encoding;
 use crate::journal::{Bounds, ClockNote, Page, Seq};
 use crate::reading::line::LineContext;
@@ -136,8 +136,14 @@ impl<F: Feed> Workshop<F> {
         if self.lines.is_empty() || !(full || close) {
             return Ok(Outcome::Exhausted);
         }
-        let bounds =
-            Bounds { from: self.from, to: self.position, fixed_ms: self.clock.now().wall_ms, clock: known };
+        let now = self.clock.now();
+        let bounds = Bounds {
+            from: self.from,
+            to: self.position,
+            fixed_ms: now.wall_ms,
+            clock: known,
+            guessed: now.quality == WallQuality::Unsynced,
+        };
         let told = self.carry(&self.feed.clocks_owed());
         let members = self.pack(bounds)?;
         self.feed

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     fn batch(from: u64) -> Bounds {
-        Bounds { from: Seq(from), to: Seq(from + 10), fixed_ms: 0, clock: 0 }
+        Bounds { from: Seq(from), to: Seq(from + 10), fixed_ms: 0, clock: 0, guessed: false }
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn fill(lines: &mut Lines, entries: &[Entry], from: Seq, until: Until) -> (Seq, 
 }
 
 fn bounds(from: Seq, to: Seq) -> Bounds {
-    Bounds { from, to, fixed_ms: 0, clock: 0 }
+    Bounds { from, to, fixed_ms: 0, clock: 0, guessed: false }
 }
 
 /// The ids in the order of the lines.
