@@ -13,7 +13,6 @@ mod machine;
 #[path = "time/reader.rs"]
 mod reader;
 #[path = "support/venv.rs"]
-#[allow(dead_code)]
 mod venv;
 
 use std::path::Path;

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use crate::clock::BootId;
-use crate::journal::{Bounds, ClockNote, CursorError, Journal, Page, ReadError, Seq, UplinkCursor};
+use crate::journal::{Bounds, ClockNote, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
 
 /// How much waits behind a cursor; for `status`.
 pub(super) trait Backlog: Send + Sync {
@@ -22,7 +22,8 @@ pub(super) trait Feed: Backlog + 'static {
     fn clocks_owed(&self) -> Vec<BootId>;
     /// Boots whose `clock` line an open batch carries.
     fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId>;
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError>;
+    /// `tally` is what became of the batch's numbers.
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError>;
     fn sync(&self) -> Result<(), CursorError>;
 }
 
@@ -51,7 +52,7 @@ impl Feed for JournalFeed {
         self.journal.watch_watermark()
     }
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
-        self.journal.read(from, max)
+        self.journal.read_for(&self.cursor, from, max)
     }
     fn open(&self) -> Vec<Bounds> {
         self.cursor.open()
@@ -65,8 +66,8 @@ impl Feed for JournalFeed {
     fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId> {
         self.cursor.clocks_carried(bounds)
     }
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
-        self.cursor.confirm(bounds)
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
+        self.cursor.confirm(bounds, tally)
     }
     fn sync(&self) -> Result<(), CursorError> {
         self.cursor.sync()

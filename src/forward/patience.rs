@@ -49,6 +49,11 @@ fn guess(entry: &Entry, position: Seq) -> Option<Stamp> {
         {
             Some(reading.arrival)
         }
+        Entry::Summary { at, summary, .. }
+            if summary.arrival.quality == WallQuality::Unsynced && *at >= position =>
+        {
+            Some(summary.arrival)
+        }
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use super::patience::{Leave, leave};
 use super::{Failure, Origin};
 use crate::clock::{BootId, Clock, Correction, WallQuality};
 use crate::config::Encoding;
-use crate::journal::{Bounds, ClockNote, Page, Seq};
+use crate::journal::{Bounds, ClockNote, Page, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -40,6 +40,8 @@ pub(super) enum Job {
 pub(super) struct Built {
     pub(super) bounds: Bounds,
     pub(super) members: Vec<Member>,
+    /// What became of its numbers.
+    pub(super) tally: Tally,
 }
 
 /// What a job came to.
@@ -149,8 +151,9 @@ impl<F: Feed> Workshop<F> {
         self.feed
             .begin(bounds, &ClockNote { guessed: self.guessed.clone(), told })
             .map_err(|error| Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY))?;
+        let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });
-        Ok(Outcome::Built(Built { bounds, members }))
+        Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
     fn again(&mut self, bounds: Bounds) -> Result<Outcome, Failure> {
@@ -168,8 +171,9 @@ impl<F: Feed> Workshop<F> {
         }
         self.carry(&self.feed.clocks_carried(bounds));
         let members = self.pack(bounds)?;
+        let tally = self.lines.tally();
         self.finish(bounds, IDLE_BUFFER);
-        Ok(Outcome::Built(Built { bounds, members }))
+        Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
     /// Empties the batch under way and goes back to its first position.

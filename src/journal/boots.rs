@@ -33,13 +33,16 @@ impl Journal {
     }
 
     fn last_uptime(&self, generation: &GenerationStatus) -> Option<u64> {
-        let from = Seq::new(generation.generation, generation.readings.checked_sub(1)?.saturating_sub(LAST));
+        let last = generation.readings.checked_sub(1)?.saturating_sub(LAST);
+        // Summaries have positions of their own, from 0 on.
+        let from = Seq::new(generation.generation, if generation.thinned > 0 { 0 } else { last });
         // A boot whose end cannot be read is placed less exactly; the reader that comes to it tells of the damage.
-        let page = self.read(from, LAST as usize + 1).ok()?;
+        let page = self.peek(from, LAST as usize + 1).ok()?;
         page.entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Reading { reading, .. } => Some(reading.arrival.uptime_ms),
+                Entry::Summary { summary, .. } => Some(summary.arrival.uptime_ms),
                 _ => None,
             })
             .max()
