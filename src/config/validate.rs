@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::problem::Problem;
-use super::{Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, UplinkKind};
+use super::{
+    Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, UplinkKind,
+};
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
@@ -17,6 +19,7 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     if let Err(error) = crate::telemetry::filter(&config.log.level) {
         check.add("log.level", error.to_string(), "the default is \"info\"");
     }
+    clock(&config.clock, &mut check);
     listener(&config.mqtt.listener, &mut check);
     externals(&config.mqtt.externals, &mut check);
     replays(config, &mut check);
@@ -83,6 +86,12 @@ fn gateway(config: &Config, check: &mut Check<'_>) {
     }
     check.absolute("gateway.state_dir", &gateway.state_dir);
     check.duration("gateway.shutdown_grace", gateway.shutdown_grace, Duration::ZERO..=HOUR);
+}
+
+fn clock(clock: &Clock, check: &mut Check<'_>) {
+    check.duration("clock.patience", clock.patience, Duration::ZERO..=DAY);
+    check.duration("clock.device_past", clock.device_past, Duration::ZERO..=36_500 * DAY);
+    check.duration("clock.device_future", clock.device_future, Duration::ZERO..=36_500 * DAY);
 }
 
 fn listener(listener: &Listener, check: &mut Check<'_>) {

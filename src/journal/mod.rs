@@ -26,8 +26,10 @@
 
 mod accounts;
 pub mod block;
+mod boots;
 mod commit;
 mod cursor;
+mod debts;
 mod devices;
 mod disk;
 mod generation;
@@ -62,6 +64,7 @@ use tokio::sync::{Notify, watch};
 pub use accounts::{Account, Accounts, Refusal};
 pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
+pub use debts::ClockNote;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
@@ -449,6 +452,11 @@ impl Journal {
     /// `<spool>` of the ids given from now on.
     pub fn spool(&self) -> &str {
         self.inner.spool.name()
+    }
+
+    /// The clock that readings of this run are stamped by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.spool.clock()
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {
