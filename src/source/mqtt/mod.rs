@@ -27,6 +27,7 @@ mod refused;
 mod router;
 mod session;
 mod shared;
+mod sources;
 mod tls;
 mod topic;
 pub mod users;
