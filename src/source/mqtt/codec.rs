@@ -68,6 +68,10 @@ pub(crate) enum Refusal {
     TooMany,
     #[error("authentication method not supported")]
     AuthMethod,
+    #[error("too many connections of this address")]
+    Share,
+    #[error("this client reconnects too often")]
+    Throttled,
 }
 
 impl Refusal {
@@ -79,6 +83,8 @@ impl Refusal {
             Self::NotAuthorized => (5, 0x87),
             Self::TooMany => (3, 0x97),
             Self::AuthMethod => (5, 0x8C),
+            Self::Share => (3, 0x97),
+            Self::Throttled => (3, 0x9F),
         }
     }
 
@@ -90,6 +96,8 @@ impl Refusal {
             Self::NotAuthorized => "not_authorized",
             Self::TooMany => "too_many_connections",
             Self::AuthMethod => "auth_method",
+            Self::Share => "address_share",
+            Self::Throttled => "client_throttled",
         }
     }
 }

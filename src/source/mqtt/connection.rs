@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use ending::End;
@@ -23,6 +23,7 @@ pub(crate) use ending::last_words;
 use super::ack::{self, Ack};
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
+use super::door::Guest;
 use super::intake::{Intake, Means, Pending, Rejected};
 use super::permission::Permissions;
 use super::publish::{Malformed, Publish, Qos, Version, frame};
@@ -55,6 +56,10 @@ pub(crate) struct Terms {
     pub keep_session: Option<Duration>,
     pub will: Option<Will>,
     pub orders: mpsc::Receiver<Order>,
+    /// Its place among the connections of its address, and among all; given back with the task's end.
+    pub guest: Guest,
+    #[expect(dead_code, reason = "held, not read")]
+    pub slot: OwnedSemaphorePermit,
 }
 
 pub(crate) struct Connection<R, W> {

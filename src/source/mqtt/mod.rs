@@ -13,6 +13,8 @@ mod ack;
 mod codec;
 mod connection;
 mod delivery;
+mod descriptors;
+mod door;
 mod external;
 mod handshake;
 mod intake;

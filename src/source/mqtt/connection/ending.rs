@@ -13,6 +13,7 @@ use crate::source::mqtt::message::Message;
 use crate::source::mqtt::metrics::Metrics;
 use crate::source::mqtt::publish::Malformed;
 use crate::source::mqtt::session::{Order, Session, Wait};
+use crate::source::mqtt::sources::Fault;
 
 /// How long messages of a connection that is over wait to become durable for local subscribers.
 const AFTERLIFE: Duration = Duration::from_secs(60);
@@ -59,7 +60,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) async fn finish(mut self, end: End) {
         let metrics = self.shared.metrics.clone();
         match &end {
-            End::Malformed(error) => Metrics::count(&metrics.malformed, error.cause()),
+            End::Malformed(error) => {
+                Metrics::count(&metrics.malformed, error.cause());
+                self.terms.guest.note(Fault::Malformed);
+            }
             End::Timeout => {
                 metrics.timeouts.inc();
             }
