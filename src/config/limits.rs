@@ -39,9 +39,8 @@ const HANDSHAKE: u64 = 24 * KIB;
 const TLS_HANDSHAKE: u64 = 88 * KIB;
 /// A session with subscriptions: its queues at the router.
 const SUBSCRIBER: u64 = 120 * KIB;
-/// Distinct filters of the router, and the log of each without the messages themselves.
-pub const FILTERS: usize = 64;
-const FILTER: u64 = 148 * KIB;
+/// A filter's log at the router, without the messages themselves.
+const FILTER: u64 = 330 * KIB;
 /// Messages for local subscribers, wherever they wait: queue, logs, retained, sessions.
 pub const MESSAGES: u64 = 12 * MIB;
 /// A topic at the router, and the bytes of all topics' names.
@@ -118,7 +117,8 @@ impl Account {
             }
             let key = "mqtt.listener.limits.subscribers";
             line("subscribers", Some(key), limits.subscribers as u64, SUBSCRIBER);
-            line("subscribers' filters", None, FILTERS as u64, FILTER);
+            let key = "mqtt.listener.limits.filters";
+            line("subscribers' filters", Some(key), limits.filters as u64, FILTER);
             line("subscribers' messages, retained ones too", None, 1, MESSAGES);
             let key = "mqtt.listener.limits.topics";
             line("subscribers' topics", Some(key), limits.topics as u64, TOPIC);

@@ -82,8 +82,9 @@ pub struct Limits {
     /// Distinct topics the router may hold, and subscriptions per connection.
     pub topics: usize,
     pub subscriptions: usize,
-    /// Sessions with subscriptions.
+    /// Sessions with subscriptions, and distinct filters they may have together.
     pub subscribers: usize,
+    pub filters: usize,
 }
 
 impl Limits {
@@ -108,6 +109,7 @@ impl Default for Limits {
             topics: 10_000,
             subscriptions: 100,
             subscribers: 96,
+            filters: 32,
         }
     }
 }

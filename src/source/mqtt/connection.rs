@@ -125,7 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(crate) async fn run(mut self, shutdown: watch::Receiver<bool>) {
         let end = match self.resume().await {
             Ok(()) => self.serve(shutdown).await,
-            Err(HubError::Dead | HubError::Filters) => End::Router,
+            Err(HubError::Dead | HubError::Filters | HubError::Subscribers) => End::Router,
         };
         self.finish(end).await;
     }

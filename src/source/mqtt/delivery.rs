@@ -85,7 +85,10 @@ impl Subscriber {
                 return Ok(Err(0x97));
             }
             if self.link.is_none() {
-                self.link = Some(hub.attach().await?);
+                match hub.attach().await {
+                    Err(HubError::Subscribers) => return Ok(Err(0x97)),
+                    attached => self.link = Some(attached?),
+                }
             }
             if let Some(link) = self.link.as_mut() {
                 match link.subscribe(&wanted.filter).await {

@@ -25,11 +25,7 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn new(rules: Rules, metrics: Metrics) -> Self {
-        Self {
-            sources: Mutex::new(Sources::new(rules, Instant::now())),
-            metrics,
-            numbers: AtomicU64::new(0),
-        }
+        Self { sources: Mutex::new(Sources::new(rules, Instant::now())), metrics, numbers: AtomicU64::new(0) }
     }
 
     /// Lets a connection in, or counts why not. The receiver resolves when its handshake is given up.

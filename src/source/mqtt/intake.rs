@@ -169,7 +169,7 @@ impl Intake {
             ))
         );
         let message = if !refused && (publish.retain || means.hub.wanted()) {
-            self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means.metrics)
+            self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means)
         } else {
             None
         };
@@ -218,11 +218,12 @@ impl Intake {
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
 
-    fn hold(&mut self, message: Message, metrics: &Metrics) -> Option<Box<Message>> {
+    fn hold(&mut self, message: Message, means: &Means<'_>) -> Option<Box<Message>> {
         if self.held_bytes + message.size() > HELD_BYTES {
-            metrics.relay_dropped.inc();
+            means.metrics.relay_dropped.inc();
             return None;
         }
+        let message = means.hub.admit(message)?;
         self.held_bytes += message.size();
         Some(Box::new(message))
     }

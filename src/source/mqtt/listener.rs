@@ -25,7 +25,7 @@ use super::handshake::{Came, begin};
 use super::mapping::Mappings;
 use super::metrics::Metrics;
 use super::refused::{Refused, Ring};
-use super::router::Hub;
+use super::router::{Hub, HubLimits};
 use super::session::Registry;
 use super::shared::{Limits, Shared};
 use super::sources::{Fault, Rules};
@@ -189,8 +189,12 @@ impl Listener {
             failures_per_minute: settings.limits.auth_failures_per_minute,
             handshakes: limits.handshakes,
         };
-        let hub = Hub::start(limits.connections, settings.limits.topics, metrics.clone())
-            .map_err(BindError::Thread)?;
+        let hub_limits = HubLimits {
+            subscribers: settings.limits.subscribers,
+            filters: settings.limits.filters,
+            topics: settings.limits.topics,
+        };
+        let hub = Hub::start(hub_limits, metrics.clone()).map_err(BindError::Thread)?;
         let handle = Handle {
             bind: plain.local_addr().ok(),
             tls_bind: tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),

@@ -355,8 +355,7 @@ impl<H> Sources<H> {
     pub(crate) fn sweep(&mut self, now: Instant) -> Vec<Told> {
         let mut lines = Vec::new();
         for (source, entry) in &mut self.entries {
-            let due =
-                entry.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
+            let due = entry.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
             if due && entry.faults.any() {
                 lines.extend(tell(&mut self.lines, *source, entry, now));
             }

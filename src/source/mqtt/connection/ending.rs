@@ -96,7 +96,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             messages.push(*message);
         }
         if let Some(will) = self.terms.will.filter(|_| with_will) {
-            messages.push(will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms));
+            let will = will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms);
+            messages.extend(self.shared.hub.admit(will));
         }
         if !messages.is_empty() && (self.shared.hub.wanted() || messages.iter().any(|m| m.retain)) {
             self.shared.hub.relay(messages);
