@@ -210,6 +210,7 @@ async fn connects_are_refused_with_a_reason() {
 async fn the_limit_of_connections_is_told() {
     let mut few = settings();
     few.limits.connections = 2;
+    few.limits.connections_per_address = Some(2);
     let gateway = start(few).await;
     let first = Raw::v4(gateway.addr(), "a").await;
     let _second = Raw::v4(gateway.addr(), "b").await;

@@ -21,6 +21,7 @@ use ending::End;
 pub(crate) use ending::last_words;
 
 use super::ack::{self, Ack};
+use super::buffers::{OWN, Share};
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
 use super::door::Guest;
@@ -36,7 +37,13 @@ use crate::journal::{Durable, Ticket};
 const READ_FIRST: usize = 4 << 10;
 const READ_MOST: usize = 32 << 10;
 /// Bytes that may wait to be written before nothing more is read from a client.
-const WRITE_MOST: usize = 64 << 10;
+const WRITE_MOST: usize = 16 << 10;
+/// Publishes that may wait for their commit while the pool of buffers is used up.
+const FEW: usize = 32;
+/// How soon a connection that waits for room in the pool or the journal looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a packet may take from its first byte to its last.
+const PACKET_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of what is written to it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// A publisher that sent nothing for this long while its acknowledgements are pending waits for them.
@@ -68,6 +75,13 @@ pub(crate) struct Connection<R, W> {
     inbuf: BytesMut,
     /// Bytes a read may bring.
     read_size: usize,
+    /// What the buffers for reading and writing have been allocated.
+    allocated: (usize, usize),
+    share: Share,
+    /// Room is waited for.
+    starved: bool,
+    /// Since when a packet is incomplete.
+    incomplete: Option<Instant>,
     out: BytesMut,
     shared: Arc<Shared>,
     terms: Terms,
@@ -106,6 +120,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             more: !inbuf.is_empty(),
             inbuf,
             read_size: READ_FIRST,
+            allocated: (0, 0),
+            share: Share::new(Arc::clone(&shared.buffers)),
+            starved: false,
+            incomplete: None,
             out,
             shared,
             terms,
@@ -164,16 +182,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 let now = self.shared.clock.now().uptime_ms;
                 self.session.subscriber.pay(self.terms.client, &mut self.out, WRITE_MOST, now);
             }
+            let exhausted = self.account();
+            let may_read = !draining && !self.more && self.may_take_in();
+            let crowded = exhausted && self.inbuf.len() >= READ_FIRST;
+            self.starved = may_read && crowded || self.more && !self.may_take_in();
+            let may_read = may_read && !crowded;
             let deadline = self.deadline();
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
             }
-            let may_read = !draining && !self.more && self.may_take_in();
             let may_deliver =
                 !draining && self.out.len() < WRITE_MOST && self.session.subscriber.ready(self.terms.client);
             if may_read {
                 // Moves what is left to the buffer's start when the rest of it is too short.
-                self.inbuf.reserve(self.read_size);
+                self.inbuf.reserve(if exhausted { READ_FIRST } else { self.read_size });
+                self.allocated.0 = self.allocated.0.max(self.inbuf.capacity());
             }
             let awaited = self.awaited();
             tokio::select! {
@@ -236,7 +259,46 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let in_flight = usize::from(self.shared.limits.in_flight);
         // MQTT 5 was told the limit, so exceeding it is an error that has to be seen.
         let answers = self.terms.client.version == Version::V5 || self.unanswered < in_flight;
+        if self.shared.buffers.exhausted() && (self.pending.len() >= FEW || self.shared.journal.full()) {
+            return false;
+        }
         answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
+    }
+
+    /// Tells the pool what this connection holds. `true`: the pool is used up.
+    fn account(&mut self) -> bool {
+        if self.out.is_empty() && self.allocated.1 > WRITE_MOST {
+            self.out = BytesMut::new();
+            self.allocated.1 = 0;
+        }
+        // One large packet is no reason to keep its buffer.
+        if self.inbuf.is_empty() && self.allocated.0 > 2 * READ_MOST {
+            self.inbuf = BytesMut::new();
+            self.allocated.0 = 0;
+        }
+        self.allocated.1 = self.allocated.1.max(self.out.capacity());
+        self.share.hold(self.weight());
+        let exhausted = self.shared.buffers.exhausted();
+        if exhausted && self.weight() > OWN {
+            self.intake.shrink();
+            self.pending.shrink_to_fit();
+            if self.inbuf.is_empty() {
+                self.inbuf = BytesMut::new();
+                self.allocated.0 = 0;
+                self.read_size = READ_FIRST;
+            }
+            self.share.hold(self.weight());
+        }
+        exhausted
+    }
+
+    fn weight(&self) -> usize {
+        self.allocated.0
+            + self.allocated.1
+            + self.pending.capacity() * size_of::<Pending>()
+            + self.session.awaiting_release.capacity() * size_of::<(u16, Wait)>()
+            + self.session.subscriber.weight()
+            + self.intake.weight()
     }
 
     /// Takes in the complete packets of the buffer; what they stage is appended at once.
@@ -245,6 +307,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let scanned = self.scan();
             // Also before an error: what came before it is taken.
             if !self.intake.is_empty() {
+                // What is staged is counted before it may have to wait for room in the journal.
+                self.account();
                 let before = self.pending.len();
                 let exchanges = &mut self.session.awaiting_release;
                 let metrics = &self.shared.metrics;
@@ -255,6 +319,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             match scanned? {
                 Scanned::Empty => {
                     self.more = false;
+                    self.incomplete = if self.inbuf.is_empty() { None } else { Some(self.last_read) };
                     return Ok(None);
                 }
                 Scanned::Full if self.may_take_in() => {}
@@ -454,6 +519,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if self.unanswered > 0 && self.told.is_none() {
             at = at.min(self.last_read + STALL);
         }
+        if self.starved {
+            at = at.min(Instant::now() + LOOK_AGAIN);
+        }
+        if let Some(since) = self.incomplete {
+            at = at.min(since + PACKET_PATIENCE);
+        }
         if !self.out.is_empty() {
             at = at.min(self.last_write.max(self.last_read) + WRITE_PATIENCE);
         }
@@ -468,6 +539,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             return Some(End::Timeout);
         }
         if !self.out.is_empty() && now.duration_since(self.last_write.max(self.last_read)) >= WRITE_PATIENCE {
+            return Some(End::Timeout);
+        }
+        if self.incomplete.is_some_and(|since| now.duration_since(since) >= PACKET_PATIENCE) && !self.more {
             return Some(End::Timeout);
         }
         if self.unanswered > 0 && self.told.is_none() && silent >= STALL {

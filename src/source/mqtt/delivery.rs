@@ -17,6 +17,12 @@ use super::topic;
 
 /// Most QoS 1 messages on the way to one client.
 const WINDOW: usize = 100;
+/// Most retained messages that a session may be owed at once; what exceeds it is dropped.
+const OWED: usize = 10_000;
+/// What one of them, or one that is in flight, costs beside the message itself.
+const PLACE: usize = 80;
+/// A filter of ordinary length.
+const FILTER: usize = 128;
 
 /// The subscribing side of a session.
 #[derive(Debug, Default)]
@@ -99,7 +105,8 @@ impl Subscriber {
         }
         let new = known.is_none();
         if wanted.retain == RetainHandling::Always || (wanted.retain == RetainHandling::IfNew && new) {
-            self.owed.extend(hub.retained(&wanted.filter));
+            let room = OWED.saturating_sub(self.owed.len());
+            self.owed.extend(hub.retained(&wanted.filter).into_iter().take(room));
         }
         match known.and_then(|at| self.subscriptions.get_mut(at)) {
             Some(old) => *old = wanted,
@@ -139,11 +146,15 @@ impl Subscriber {
     ) -> Result<(), HubError> {
         if !self.subscriptions.is_empty() && !self.link.as_ref().is_some_and(Link::alive) {
             self.link = None;
-            let mut link = hub.attach().await?;
-            for subscription in &self.subscriptions {
-                link.subscribe(&subscription.filter).await?;
+            match self.relink(hub).await {
+                Ok(link) => self.link = Some(link),
+                // No room for them any more: better without subscriptions than not at all.
+                Err(HubError::Subscribers | HubError::Filters) => {
+                    self.subscriptions.clear();
+                    self.owed.clear();
+                }
+                Err(HubError::Dead) => return Err(HubError::Dead),
             }
-            self.link = Some(link);
         }
         let manner = Manner {
             version: client.version,
@@ -159,6 +170,20 @@ impl Subscriber {
             message::write(out, &client_topic(name), &opened, Manner { pkid: *pkid, ..manner })
         });
         Ok(())
+    }
+
+    async fn relink(&self, hub: &Hub) -> Result<Link, HubError> {
+        let mut link = hub.attach().await?;
+        for subscription in &self.subscriptions {
+            link.subscribe(&subscription.filter).await?;
+        }
+        Ok(link)
+    }
+
+    /// Bytes of its tables, without the messages themselves.
+    pub(crate) fn weight(&self) -> usize {
+        self.subscriptions.len() * (size_of::<Subscription>() + FILTER)
+            + (self.owed.capacity() + self.in_flight.capacity()) * PLACE
     }
 
     /// Does a router have its subscriptions?

@@ -23,6 +23,8 @@ use crate::reading::{DeviceId, Reading, Source};
 
 /// Topics remembered per connection; beyond it the memory starts anew.
 const TOPICS: usize = 256;
+/// What a remembered topic costs beside its name, which is kept twice.
+const TOPIC_COST: usize = 128;
 /// Topic aliases a client may set (announced in CONNACK).
 pub(crate) const ALIASES: u16 = 16;
 /// Publishes taken in before an append, so that one socket read with very small packets stays bounded.
@@ -102,6 +104,8 @@ pub(crate) struct Intake {
     readings: Vec<Reading>,
     appended: Vec<Appended>,
     held_bytes: usize,
+    /// Of the topics that were looked at.
+    name_bytes: usize,
 }
 
 impl Intake {
@@ -111,6 +115,25 @@ impl Intake {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.staged.is_empty()
+    }
+
+    /// Bytes of its tables and staging areas. What is held for subscribers is counted elsewhere.
+    pub(crate) fn weight(&self) -> usize {
+        self.name_bytes
+            + self.staged.capacity() * size_of::<Staged>()
+            + self.readings.capacity() * size_of::<Reading>()
+            + self.appended.capacity() * size_of::<Appended>()
+    }
+
+    /// Gives back what only speeds things up.
+    pub(crate) fn shrink(&mut self) {
+        self.names = HashMap::new();
+        self.verdicts = Vec::new();
+        self.name_bytes = 0;
+        self.staged.shrink_to_fit();
+        self.readings.shrink_to_fit();
+        self.appended.clear();
+        self.appended.shrink_to_fit();
     }
 
     /// Reads one publish into the staging area.
@@ -256,7 +279,9 @@ impl Intake {
         if self.verdicts.len() >= TOPICS {
             self.names.clear();
             self.verdicts.clear();
+            self.name_bytes = 0;
         }
+        self.name_bytes += TOPIC_COST + 2 * name.len();
         self.last = self.verdicts.len();
         self.names.insert(name.into(), self.last);
         self.verdicts.push((name.into(), verdict));

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::buffers::Buffers;
 use super::descriptors::{self, Tight};
 use super::door::{Door, Guest};
 use super::handshake::{Came, begin};
@@ -51,6 +52,8 @@ pub struct Deps {
     pub mappings: Arc<Mappings>,
     /// Where the device store is.
     pub state_dir: PathBuf,
+    /// Memory for what connections hold beyond their own shares, bytes ([`config::Account::buffers`]).
+    pub buffers: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,8 @@ pub struct Status {
     pub auth_failures: u64,
     /// Addresses that were refused new connections within the last minute.
     pub throttled_addresses: i64,
+    /// What is left of the memory for connections' buffers; while it is used up they are read from more slowly.
+    pub buffers_left_bytes: i64,
     pub subscribers: i64,
     pub publishes: u64,
     pub readings: u64,
@@ -120,6 +125,7 @@ impl Handle {
             refused_connects: metrics.refusals(),
             auth_failures: metrics.auth_failures.get(),
             throttled_addresses: metrics.throttled_addresses.get(),
+            buffers_left_bytes: self.shared.buffers.left(),
             subscribers: metrics.subscribers.get(),
             publishes: metrics.publishes.get(),
             readings: metrics.readings.get(),
@@ -205,6 +211,7 @@ impl Listener {
                 hub,
                 registry: Registry::new(limits.connections),
                 users,
+                buffers: Arc::new(Buffers::new(deps.buffers)),
                 door: Arc::new(Door::new(rules, metrics.clone())),
                 slots: Arc::new(Semaphore::new(limits.connections)),
                 metrics,

@@ -10,6 +10,7 @@
 //! identifiers (MQTT 5 clients are told); sessions and retained messages do not survive a restart.
 
 mod ack;
+mod buffers;
 mod codec;
 mod connection;
 mod delivery;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::buffers::Buffers;
 use super::door::Door;
 use super::mapping::Mappings;
 use super::metrics::Metrics;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub anonymous: bool,
     pub door: Arc<Door>,
+    pub buffers: Arc<Buffers>,
     /// One permit per connection that may still come.
     pub slots: Arc<Semaphore>,
 }
