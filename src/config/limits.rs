@@ -42,17 +42,19 @@ const SUBSCRIBER: u64 = 120 * KIB;
 /// A filter's log at the router, without the messages themselves.
 const FILTER: u64 = 330 * KIB;
 /// Messages for local subscribers, wherever they wait: queue, logs, retained, sessions.
-pub const MESSAGES: u64 = 12 * MIB;
+pub const MESSAGES: u64 = 10 * MIB;
+/// Sessions that wait for their clients to come back.
+pub const SESSIONS: u64 = 2 * MIB;
 /// A topic at the router, and the bytes of all topics' names.
 const TOPIC: u64 = 256;
 pub const TOPIC_NAMES: u64 = 2 * MIB;
 /// Addresses and clients that are kept an eye on, refused payloads for the status.
-const TABLES: u64 = 3 * MIB;
+const TABLES: u64 = 2 * MIB;
 /// An uplink's batch as text, packed, and sent but not confirmed: in units of `batch.max_bytes`; and its encoder.
 const BATCHES: u64 = 3;
-const ENCODER: u64 = 4 * MIB;
+const ENCODER: u64 = 3 * MIB;
 /// What the allocator keeps between what is used: one part of so many of the budget.
-const ALLOCATOR: u64 = 10;
+const ALLOCATOR: u64 = 12;
 /// Least pool to work with.
 const LEAST_BUFFERS: u64 = 8 * MIB;
 
@@ -120,6 +122,7 @@ impl Account {
             let key = "mqtt.listener.limits.filters";
             line("subscribers' filters", Some(key), limits.filters as u64, FILTER);
             line("subscribers' messages, retained ones too", None, 1, MESSAGES);
+            line("sessions kept for clients that are away", None, 1, SESSIONS);
             let key = "mqtt.listener.limits.topics";
             line("subscribers' topics", Some(key), limits.topics as u64, TOPIC);
             line("subscribers' topic names", None, 1, TOPIC_NAMES);

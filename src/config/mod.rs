@@ -24,7 +24,7 @@ pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal};
-pub use limits::{Account, Line, MESSAGES, Memory, TOPIC_NAMES};
+pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};

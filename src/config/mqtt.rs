@@ -108,7 +108,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             topics: 10_000,
             subscriptions: 100,
-            subscribers: 96,
+            subscribers: 80,
             filters: 32,
         }
     }

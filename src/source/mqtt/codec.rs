@@ -46,6 +46,11 @@ pub(crate) struct Will {
 }
 
 impl Will {
+    /// Bytes it occupies.
+    pub(crate) fn size(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
     pub(crate) fn message(&self, origin: Origin, uptime_ms: u64) -> Message {
         let expires = self.expiry.map_or(0, |s| uptime_ms + u64::from(s) * 1000);
         let head = Head { qos: self.qos, retain: self.retain, origin, expires, properties: &self.properties };

@@ -6,7 +6,9 @@
 //! client that takes nothing for [`WRITE_PATIENCE`] is closed. After the end, what was appended is still
 //! committed, and passed on to local subscribers once it is.
 
+mod control;
 mod ending;
+mod weight;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use ending::End;
 pub(crate) use ending::last_words;
 
 use super::ack::{self, Ack};
-use super::buffers::{OWN, Share};
+use super::buffers::Share;
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
 use super::door::Guest;
@@ -118,9 +120,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             read,
             write,
             more: !inbuf.is_empty(),
-            inbuf,
             read_size: READ_FIRST,
-            allocated: (0, 0),
+            allocated: (inbuf.capacity(), 0),
+            inbuf,
             share: Share::new(Arc::clone(&shared.buffers)),
             starved: false,
             incomplete: None,
@@ -185,7 +187,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let exhausted = self.account();
             let may_read = !draining && !self.more && self.may_take_in();
             let crowded = exhausted && self.inbuf.len() >= READ_FIRST;
-            self.starved = may_read && crowded || self.more && !self.may_take_in();
+            self.starved = exhausted && (crowded || self.more);
             let may_read = may_read && !crowded;
             let deadline = self.deadline();
             if deadline < timer.deadline() {
@@ -227,9 +229,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 },
                 message = self.session.subscriber.next(), if may_deliver => match message {
                     Ok(Some((topic, envelope))) => {
-                        let now = self.shared.clock.now().uptime_ms;
-                        let client = self.terms.client;
-                        self.session.subscriber.deliver(&topic, &envelope, client, &mut self.out, now);
+                        self.deliver(&topic, &envelope, exhausted);
                     }
                     Ok(None) => {}
                     Err(_) => return End::Router,
@@ -265,42 +265,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
     }
 
-    /// Tells the pool what this connection holds. `true`: the pool is used up.
-    fn account(&mut self) -> bool {
-        if self.out.is_empty() && self.allocated.1 > WRITE_MOST {
-            self.out = BytesMut::new();
-            self.allocated.1 = 0;
-        }
-        // One large packet is no reason to keep its buffer.
-        if self.inbuf.is_empty() && self.allocated.0 > 2 * READ_MOST {
-            self.inbuf = BytesMut::new();
-            self.allocated.0 = 0;
-        }
-        self.allocated.1 = self.allocated.1.max(self.out.capacity());
-        self.share.hold(self.weight());
-        let exhausted = self.shared.buffers.exhausted();
-        if exhausted && self.weight() > OWN {
-            self.intake.shrink();
-            self.pending.shrink_to_fit();
-            if self.inbuf.is_empty() {
-                self.inbuf = BytesMut::new();
-                self.allocated.0 = 0;
-                self.read_size = READ_FIRST;
-            }
-            self.share.hold(self.weight());
-        }
-        exhausted
-    }
-
-    fn weight(&self) -> usize {
-        self.allocated.0
-            + self.allocated.1
-            + self.pending.capacity() * size_of::<Pending>()
-            + self.session.awaiting_release.capacity() * size_of::<(u16, Wait)>()
-            + self.session.subscriber.weight()
-            + self.intake.weight()
-    }
-
     /// Takes in the complete packets of the buffer; what they stage is appended at once.
     async fn take_in(&mut self) -> Result<Option<End>, Rejected> {
         loop {
@@ -319,7 +283,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             match scanned? {
                 Scanned::Empty => {
                     self.more = false;
-                    self.incomplete = if self.inbuf.is_empty() { None } else { Some(self.last_read) };
+                    if self.inbuf.is_empty() {
+                        self.incomplete = None;
+                    } else {
+                        self.incomplete.get_or_insert(self.last_read);
+                    }
                     return Ok(None);
                 }
                 Scanned::Full if self.may_take_in() => {}
@@ -394,50 +362,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             at += packet.total;
         };
         self.inbuf.advance(at);
+        if at > 0 {
+            self.incomplete = None;
+        }
         if self.unanswered == 0 && answers > 0 {
             self.proven = self.answered.is_some_and(|at| self.last_read.duration_since(at) <= PROVEN);
         }
         scanned
-    }
-
-    async fn control(&mut self, control: Control) -> Option<End> {
-        let version = self.terms.client.version;
-        match control {
-            Control::Subscribe(pkid, filters) => {
-                let most = self.shared.limits.subscriptions;
-                let permissions = &self.terms.permissions;
-                let subscriber = &mut self.session.subscriber;
-                match subscriber.subscribe(filters, version, permissions, &self.shared.hub, most).await {
-                    Ok(codes) => {
-                        let refused = codes.iter().filter(|code| **code >= 0x80).count();
-                        self.shared.metrics.denied.inc_by(refused as u64);
-                        codec::write_suback(&mut self.out, version, pkid, &codes);
-                        None
-                    }
-                    Err(_) => Some(End::Router),
-                }
-            }
-            Control::Unsubscribe(pkid, filters) => {
-                match self.session.subscriber.unsubscribe(&filters).await {
-                    Ok(codes) => {
-                        codec::write_unsuback(&mut self.out, version, pkid, &codes);
-                        None
-                    }
-                    Err(_) => Some(End::Router),
-                }
-            }
-            Control::Disconnect { with_will, session_expiry } => {
-                if let Some(seconds) = session_expiry
-                    && self.terms.keep_session != Some(Duration::ZERO)
-                {
-                    self.terms.keep_session =
-                        (seconds != u32::MAX).then(|| Duration::from_secs(u64::from(seconds)));
-                }
-                Some(End::Graceful { with_will })
-            }
-            // The others are answered where they are read.
-            Control::PubAck(_) | Control::PubRel(_) | Control::Ping => None,
-        }
     }
 
     /// The group that the next answer waits for.

@@ -21,13 +21,12 @@ const WINDOW: usize = 100;
 const OWED: usize = 10_000;
 /// What one of them, or one that is in flight, costs beside the message itself.
 const PLACE: usize = 80;
-/// A filter of ordinary length.
-const FILTER: usize = 128;
 
 /// The subscribing side of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriber {
     subscriptions: Vec<Subscription>,
+    filter_bytes: usize,
     link: Option<Link>,
     /// Retained messages that a new subscription is owed; shared bytes, bounded by the store of retained messages.
     owed: VecDeque<(Bytes, Bytes)>,
@@ -110,7 +109,10 @@ impl Subscriber {
         }
         match known.and_then(|at| self.subscriptions.get_mut(at)) {
             Some(old) => *old = wanted,
-            None => self.subscriptions.push(wanted),
+            None => {
+                self.filter_bytes += wanted.filter.len();
+                self.subscriptions.push(wanted);
+            }
         }
         Ok(Ok(qos))
     }
@@ -123,7 +125,7 @@ impl Subscriber {
                 codes.push(0x11);
                 continue;
             };
-            self.subscriptions.swap_remove(at);
+            self.filter_bytes -= self.subscriptions.swap_remove(at).filter.len();
             if let Some(link) = self.link.as_mut() {
                 link.unsubscribe(filter).await?;
             }
@@ -151,6 +153,7 @@ impl Subscriber {
                 // No room for them any more: better without subscriptions than not at all.
                 Err(HubError::Subscribers | HubError::Filters) => {
                     self.subscriptions.clear();
+                    self.filter_bytes = 0;
                     self.owed.clear();
                 }
                 Err(HubError::Dead) => return Err(HubError::Dead),
@@ -182,7 +185,8 @@ impl Subscriber {
 
     /// Bytes of its tables, without the messages themselves.
     pub(crate) fn weight(&self) -> usize {
-        self.subscriptions.len() * (size_of::<Subscription>() + FILTER)
+        self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.filter_bytes
             + (self.owed.capacity() + self.in_flight.capacity()) * PLACE
     }
 

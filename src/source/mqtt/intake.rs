@@ -106,6 +106,7 @@ pub(crate) struct Intake {
     held_bytes: usize,
     /// Of the topics that were looked at.
     name_bytes: usize,
+    alias_bytes: usize,
 }
 
 impl Intake {
@@ -120,6 +121,7 @@ impl Intake {
     /// Bytes of its tables and staging areas. What is held for subscribers is counted elsewhere.
     pub(crate) fn weight(&self) -> usize {
         self.name_bytes
+            + self.alias_bytes
             + self.staged.capacity() * size_of::<Staged>()
             + self.readings.capacity() * size_of::<Reading>()
             + self.appended.capacity() * size_of::<Appended>()
@@ -258,6 +260,8 @@ impl Intake {
         if !topic.is_empty() {
             self.aliases.resize(usize::from(ALIASES) + 1, None);
             if let Some(slot) = self.aliases.get_mut(usize::from(alias)) {
+                self.alias_bytes -= slot.as_ref().map_or(0, |old| old.len());
+                self.alias_bytes += topic.len();
                 *slot = Some(topic.into());
             }
         }
