@@ -76,7 +76,14 @@ impl Scene {
         let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
         let root = tempfile::Builder::new().prefix(&format!("hostile-{name}-")).tempdir().unwrap();
         let mut setup = Setup::new(root.path());
-        setup.extra = format!("{LIMITS}{}", extra(root.path()));
+        let extra = extra(root.path());
+        // TLS takes memory as well.
+        let limits = if extra.is_empty() {
+            LIMITS.to_owned()
+        } else {
+            LIMITS.replace("512", "256").replace("subscribers = 40", "subscribers = 20")
+        };
+        setup.extra = format!("{limits}{extra}");
         let mut command = setup.command(&[]);
         command.env("FOGBEAT__JOURNAL__MAX_DEVICES", DEVICES.to_string());
         let mut daemon = Daemon::spawn(command, &setup);

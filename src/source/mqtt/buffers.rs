@@ -2,7 +2,8 @@
 //!
 //! Promises: what all connections hold in buffers, queues and tables stays within their own shares and the pool, but
 //! for one socket read of each worker thread. Nobody is refused for want of memory: while the pool is empty a
-//! connection reads no more at once than its own share holds, and one packet at a time.
+//! connection reads no more at once than its own share holds. A packet that is larger is read only when there is room
+//! for all of it, so that no two wait for each other's half.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -43,6 +44,12 @@ pub(crate) struct Share {
 impl Share {
     pub(crate) fn new(buffers: Arc<Buffers>) -> Self {
         Self { buffers, taken: 0 }
+    }
+
+    /// Is there room for this connection to hold so many bytes?
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(OWN).saturating_sub(self.taken);
+        more as i64 <= self.buffers.left().max(0)
     }
 
     /// The connection now holds so many bytes.

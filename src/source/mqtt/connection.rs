@@ -42,10 +42,13 @@ const READ_MOST: usize = 32 << 10;
 const WRITE_MOST: usize = 16 << 10;
 /// Publishes that may wait for their commit while the pool of buffers is used up.
 const FEW: usize = 32;
+/// Bytes that a connection may take in before the others of its thread have their turn. Small packets come by the
+/// thousand in so many bytes.
+const TURN: usize = 16 << 10;
 /// How soon a connection that waits for room in the pool or the journal looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a packet may take from its first byte to its last.
-const PACKET_PATIENCE: Duration = Duration::from_secs(60);
+const PACKET_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of what is written to it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// A publisher that sent nothing for this long while its acknowledgements are pending waits for them.
@@ -82,8 +85,12 @@ pub(crate) struct Connection<R, W> {
     share: Share,
     /// Room is waited for.
     starved: bool,
-    /// Since when a packet is incomplete.
-    incomplete: Option<Instant>,
+    /// Since when a packet is incomplete, and its length.
+    incomplete: Option<(Instant, usize)>,
+    /// There is room for all of it.
+    granted: bool,
+    /// Bytes taken in since the others had their turn.
+    turn: usize,
     out: BytesMut,
     shared: Arc<Shared>,
     terms: Terms,
@@ -126,6 +133,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             share: Share::new(Arc::clone(&shared.buffers)),
             starved: false,
             incomplete: None,
+            granted: false,
+            turn: 0,
             out,
             shared,
             terms,
@@ -176,6 +185,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 // Seen before the look at what is durable: a commit after it wakes the loop again.
                 durable.mark_seen();
                 self.release();
+                if self.turn >= TURN {
+                    self.turn = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             if draining && self.pending.is_empty() && self.out.is_empty() {
                 return End::Shutdown;
@@ -186,8 +199,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             let exhausted = self.account();
             let may_read = !draining && !self.more && self.may_take_in();
-            let crowded = exhausted && self.inbuf.len() >= READ_FIRST;
-            self.starved = exhausted && (crowded || self.more);
+            let crowded = !self.granted && self.inbuf.len() >= READ_FIRST && !self.grant();
+            self.starved = crowded || exhausted && self.more;
             let may_read = may_read && !crowded;
             let deadline = self.deadline();
             if deadline < timer.deadline() {
@@ -283,11 +296,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             match scanned? {
                 Scanned::Empty => {
                     self.more = false;
-                    if self.inbuf.is_empty() {
-                        self.incomplete = None;
-                    } else {
-                        self.incomplete.get_or_insert(self.last_read);
-                    }
+                    self.await_rest();
                     return Ok(None);
                 }
                 Scanned::Full if self.may_take_in() => {}
@@ -362,8 +371,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             at += packet.total;
         };
         self.inbuf.advance(at);
+        self.turn += at;
         if at > 0 {
             self.incomplete = None;
+            self.granted = false;
         }
         if self.unanswered == 0 && answers > 0 {
             self.proven = self.answered.is_some_and(|at| self.last_read.duration_since(at) <= PROVEN);
@@ -453,7 +464,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if self.starved {
             at = at.min(Instant::now() + LOOK_AGAIN);
         }
-        if let Some(since) = self.incomplete {
+        if let Some((since, _)) = self.incomplete {
             at = at.min(since + PACKET_PATIENCE);
         }
         if !self.out.is_empty() {
@@ -472,7 +483,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if !self.out.is_empty() && now.duration_since(self.last_write.max(self.last_read)) >= WRITE_PATIENCE {
             return Some(End::Timeout);
         }
-        if self.incomplete.is_some_and(|since| now.duration_since(since) >= PACKET_PATIENCE) && !self.more {
+        if self.incomplete.is_some_and(|(since, _)| now.duration_since(since) >= PACKET_PATIENCE)
+            && !self.more
+        {
             return Some(End::Timeout);
         }
         if self.unanswered > 0 && self.told.is_none() && silent >= STALL {

@@ -7,6 +7,7 @@ use super::{Connection, READ_FIRST, READ_MOST, WRITE_MOST};
 use crate::source::mqtt::buffers::OWN;
 use crate::source::mqtt::codec::Will;
 use crate::source::mqtt::intake::Pending;
+use crate::source::mqtt::publish::announced;
 use crate::source::mqtt::session::Wait;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
@@ -37,8 +38,31 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         exhausted
     }
 
+    /// A packet has begun that is not complete.
+    pub(super) fn await_rest(&mut self) {
+        if self.inbuf.is_empty() {
+            self.incomplete = None;
+            self.granted = false;
+        } else if self.incomplete.is_none_or(|(_, length)| length == 0) {
+            let since = self.incomplete.map_or(self.last_read, |(since, _)| since);
+            self.incomplete = Some((since, announced(&self.inbuf).unwrap_or(0)));
+        }
+    }
+
+    /// Asks for room for all of the packet that is incomplete.
+    pub(super) fn grant(&mut self) -> bool {
+        let length = self.incomplete.map_or(0, |(_, length)| length);
+        let more = length.saturating_sub(self.allocated.0);
+        self.granted = self.share.fits(self.weight() + more);
+        if self.granted {
+            self.share.hold(self.weight());
+        }
+        self.granted
+    }
+
     fn weight(&self) -> usize {
-        self.allocated.0
+        let reserved = self.incomplete.filter(|_| self.granted).map_or(0, |(_, length)| length);
+        self.allocated.0.max(reserved)
             + self.allocated.1
             + self.pending.capacity() * size_of::<Pending>()
             + self.session.awaiting_release.capacity() * size_of::<(u16, Wait)>()
