@@ -35,12 +35,12 @@ static MACHINE: Mutex<()> = Mutex::new(());
 
 const LIMITS: &str = r#"
 [mqtt.listener.limits]
-connections = 512
+connections = 600
 handshakes = 64
 subscribers = 40
 filters = 16
 "#;
-const CONNECTIONS: usize = 512;
+const CONNECTIONS: usize = 600;
 const DEVICES: u64 = 5000;
 /// Every honest publish has its PUBACK within this.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -77,11 +77,7 @@ impl Scene {
         let extra = extra(root.path());
         // TLS takes memory as well.
         let memory_mib = if extra.is_empty() { 128 } else { 160 };
-        setup.extra = format!(
-            "[limits]
-memory = \"{memory_mib}MiB\"
-{LIMITS}{extra}"
-        );
+        setup.extra = format!("[limits]\nmemory = \"{memory_mib}MiB\"\n{LIMITS}{extra}");
         let mut command = setup.command(&[]);
         command.env("FOGBEAT__JOURNAL__MAX_DEVICES", DEVICES.to_string());
         let mut daemon = Daemon::spawn(command, &setup);

@@ -91,8 +91,8 @@ async fn subscribers_and_filters_are_bounded_and_given_back() {
         links.push(hub.attach().await.unwrap());
     }
     assert!(matches!(hub.attach().await, Err(HubError::Subscribers)));
-    for n in 0..4 {
-        links[n].subscribe(&format!("f{n}")).await.unwrap();
+    for (n, link) in links.iter_mut().take(4).enumerate() {
+        link.subscribe(&format!("f{n}")).await.unwrap();
     }
     assert_eq!(links[4].subscribe("f4").await, Err(HubError::Filters));
     links[4].subscribe("f3").await.unwrap();
