@@ -33,7 +33,7 @@ run() {
             ;;
         bench) shift; cargo bench --locked --bench ingest -- "$@" ;;
         all) for part in kill power-cut outage soak hostile bench; do run "$part"; done ;;
-        *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
+        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
     esac
 }
 

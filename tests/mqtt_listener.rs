@@ -450,6 +450,7 @@ async fn bursts_and_sudden_goodbyes_of_subscribers() {
 async fn half_open_connections_keep_nobody_out() {
     let mut hasty = settings();
     hasty.limits.handshake = Duration::from_millis(800);
+    hasty.limits.handshakes = 300;
     let gateway = start(hasty).await;
     let mut silent = Vec::new();
     for n in 0..200 {
