@@ -42,9 +42,10 @@ const READ_MOST: usize = 32 << 10;
 const WRITE_MOST: usize = 16 << 10;
 /// Publishes that may wait for their commit while the pool of buffers is used up.
 const FEW: usize = 32;
-/// Bytes that a connection may take in before the others of its thread have their turn. Small packets come by the
-/// thousand in so many bytes.
+/// Bytes that a connection may take in before the others of its thread have their turn; and what a packet that is
+/// answered at once counts for, since such packets are small and come by the thousand.
 const TURN: usize = 16 << 10;
+const SMALL_PACKET: usize = 32;
 /// How soon a connection that waits for room in the pool or the journal looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a packet may take from its first byte to its last.
@@ -185,10 +186,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 // Seen before the look at what is durable: a commit after it wakes the loop again.
                 durable.mark_seen();
                 self.release();
-                if self.turn >= TURN {
-                    self.turn = 0;
-                    tokio::task::yield_now().await;
-                }
+                self.give_way().await;
             }
             if draining && self.pending.is_empty() && self.out.is_empty() {
                 return End::Shutdown;
@@ -278,6 +276,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
     }
 
+    /// Lets the other connections have their turn, if this one has had its own.
+    async fn give_way(&mut self) {
+        if self.turn >= TURN {
+            self.turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Takes in the complete packets of the buffer; what they stage is appended at once.
     async fn take_in(&mut self) -> Result<Option<End>, Rejected> {
         loop {
@@ -299,7 +305,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     self.await_rest();
                     return Ok(None);
                 }
-                Scanned::Full if self.may_take_in() => {}
+                Scanned::Full if self.may_take_in() => self.give_way().await,
                 Scanned::Full => return Ok(None),
                 Scanned::Control(control) => {
                     if let Some(end) = self.control(control).await {
@@ -351,6 +357,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     }
                     Ok(control) => break Ok(Scanned::Control(control)),
                     Err(error) => break Err(error.into()),
+                }
+                self.turn += SMALL_PACKET;
+                if self.turn >= TURN {
+                    break Ok(Scanned::Full);
                 }
                 continue;
             }
