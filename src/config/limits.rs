@@ -191,6 +191,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Problem;
 
     #[test]
     fn the_lines_and_the_pool_are_the_budget() {
@@ -221,5 +222,10 @@ mod tests {
         crate::config::from_toml(&text(enough)).unwrap();
     }
 
-    use crate::config::Problem;
+    #[test]
+    fn a_reading_takes_no_more_than_its_line_says() {
+        // In the group, and its place in the order.
+        let most = size_of::<crate::reading::Reading>() + size_of::<u64>();
+        assert!(most as u64 <= READING, "{most} bytes");
+    }
 }

@@ -184,7 +184,7 @@ impl Open {
                     out.push(Appended { ticket: self.ticket, duplicate: false });
                     self.weight += 1;
                     if reading.rr.values.spilled() {
-                        self.weight += reading.rr.values.len() / RR_PER_READING;
+                        self.weight += reading.rr.values.len().div_ceil(RR_PER_READING);
                     }
                     self.readings.push(reading);
                 }
