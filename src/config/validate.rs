@@ -10,7 +10,8 @@ use bytesize::ByteSize;
 
 use super::problem::Problem;
 use super::{
-    Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, UplinkKind,
+    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener,
+    UplinkKind,
 };
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
@@ -26,6 +27,9 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     journal(config, &mut check);
     http(config, &mut check);
     uplinks(config, &mut check);
+    if let Some((what, remedy)) = Account::of(config).problem() {
+        check.add("limits.memory", what, remedy);
+    }
 }
 
 struct Check<'a> {
@@ -129,6 +133,17 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
     }
     let limits = &listener.limits;
     check.within("mqtt.listener.limits.connections", limits.connections, 1..=60_000);
+    check.within("mqtt.listener.limits.connections_per_address", limits.share(), 1..=limits.connections);
+    check.within("mqtt.listener.limits.new_per_second", limits.new_per_second, 1..=100_000);
+    check.within("mqtt.listener.limits.reconnects_per_minute", limits.reconnects_per_minute, 1..=1_000_000);
+    check.within(
+        "mqtt.listener.limits.auth_failures_per_minute",
+        limits.auth_failures_per_minute,
+        1..=100_000,
+    );
+    check.within("mqtt.listener.limits.handshakes", limits.handshakes, 8..=10_000);
+    check.within("mqtt.listener.limits.subscribers", limits.subscribers, 1..=10_000);
+    check.within("mqtt.listener.limits.filters", limits.filters, 1..=10_000);
     check.within(
         "mqtt.listener.limits.packet_size",
         limits.packet_size,

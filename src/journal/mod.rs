@@ -273,6 +273,11 @@ impl Journal {
         }
     }
 
+    /// Would [`Journal::append`] wait now, because the disk does not keep up?
+    pub fn full(&self) -> bool {
+        self.inner.intake.full()
+    }
+
     /// The proof, if the ticket's group is on disk.
     pub fn durable(&self, ticket: Ticket) -> Option<Durable> {
         (ticket.0 <= self.inner.durable.load(Ordering::Acquire)).then_some(Durable(()))
