@@ -14,6 +14,8 @@ mod codec;
 mod connection;
 mod delivery;
 mod external;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod handshake;
 mod intake;
 mod listener;
@@ -33,6 +35,8 @@ pub mod users;
 
 pub use ack::{Ack, Reason};
 pub use external::{External, ExternalError, ExternalHandle, ExternalStatus};
+#[cfg(any(test, fuzzing))]
+pub use fuzz::session;
 pub use listener::{BindError, Deps, Handle, Listener, Status};
 pub use metrics::Metrics;
 pub use refused::Refused;
