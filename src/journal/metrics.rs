@@ -29,6 +29,8 @@ pub struct Metrics {
     pub lost: Counter,
     missing_keys: Gauge,
     withheld: Gauge,
+    thinned: Counter,
+    thinnings: Counter,
     state: Mutex<CommitState>,
 }
 
@@ -48,6 +50,8 @@ impl Default for Metrics {
             lost: Counter::default(),
             missing_keys: Gauge::default(),
             withheld: Gauge::default(),
+            thinned: Counter::default(),
+            thinnings: Counter::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -86,6 +90,8 @@ impl Metrics {
             self.missing_keys.clone(),
         );
         r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+        r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
+        r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
     }
 
     pub(super) fn encryption(&self, encryption: &super::Encryption) {
@@ -97,6 +103,12 @@ impl Metrics {
         self.readings.inc_by(readings as u64);
         self.commits.inc();
         self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A generation was thinned; `readings` of it were readings until then.
+    pub(super) fn thinned(&self, readings: u64) {
+        self.thinned.inc_by(readings);
+        self.thinnings.inc();
     }
 
     pub(super) fn head_bytes(&self, bytes: u64) {

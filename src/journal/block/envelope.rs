@@ -175,6 +175,7 @@ pub fn open(value: &[u8]) -> Result<Opened<'_>, BlockError> {
         0 => Kind::Readings,
         1 => Kind::Name,
         2 => Kind::Generation,
+        3 => Kind::Summaries,
         _ => return Err(BlockError::Malformed),
     };
     let rest = value.get(CRC.end..).unwrap_or_default();

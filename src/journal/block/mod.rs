@@ -3,7 +3,7 @@
 //! ```text
 //! 0  u8   format version (2)          8..      varints, in this order:
 //! 1  u8   kind (0 readings, 1 name,               stored length (of all that follows the varints), key id (0: not
-//!         2 generation)                           sealed), boot tag, clock epoch, generation, first n, count, body
+//!         2 generation, 3 summaries)              sealed), boot tag, clock epoch, generation, first n, count, body
 //! 2  u8   codec (0 plain, 1 zstd)                 length before compression, earliest wall ms (zigzag),
 //! 3  u8   origin (0: this gateway)                latest - earliest
 //! 4  u32  crc32c, little-endian,      then        the body; or, sealed: 16 bytes and a varint of nonce, the sealed
@@ -24,6 +24,7 @@
 
 mod columns;
 mod envelope;
+mod summaries;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use super::keys::{KeyId, Keys, Sealer};
 use crate::clock::BootId;
 use crate::reading::Reading;
+use crate::reading::summary::Summary;
 
 pub use envelope::{header, key, stored_len};
 
@@ -53,6 +55,8 @@ pub enum Kind {
     Name = 1,
     /// What the generation as a whole is about (JSON).
     Generation = 2,
+    /// Summaries in place of readings; they are numbered from 0 as readings are.
+    Summaries = 3,
 }
 
 /// Everything a header says.
@@ -175,6 +179,32 @@ impl Encoder {
         self.pack(&header)
     }
 
+    /// Encodes summaries (at most [`MAX_READINGS`], of windows of one length, sorted by device) as one value of any
+    /// size.
+    ///
+    /// # Errors
+    /// [`BlockError::TooLong`], never for what is a value.
+    pub fn encode_summaries(
+        &mut self,
+        place: Place,
+        window_s: u16,
+        summaries: &[Summary],
+    ) -> Result<Vec<u8>, BlockError> {
+        let walls = || summaries.iter().map(|summary| summary.arrival.wall_ms);
+        self.body.clear();
+        summaries::write(window_s, summaries.iter(), &mut self.body);
+        self.pack(&Header {
+            kind: Kind::Summaries,
+            boot_tag: place.boot_tag,
+            clock_epoch: place.clock_epoch,
+            generation: place.generation,
+            first_n: place.first_n,
+            count: summaries.len() as u32,
+            earliest_ms: walls().min().unwrap_or(0),
+            latest_ms: walls().max().unwrap_or(0),
+        })
+    }
+
     /// The body as a value, compressed where that helps.
     fn pack(&mut self, header: &Header) -> Result<Vec<u8>, BlockError> {
         self.packed.clear();
@@ -222,6 +252,14 @@ impl Encoder {
 /// See [`BlockError`]; on an error `out` is left as it was.
 pub fn decode(value: &[u8], keys: &Keys, out: &mut Vec<Reading>) -> Result<Header, BlockError> {
     decode_as(Kind::Readings, value, keys, out, columns::read)
+}
+
+/// Decodes a block of summaries; they are appended to `out`, whole and in order.
+///
+/// # Errors
+/// See [`BlockError`]; on an error `out` is left as it was.
+pub fn decode_summaries(value: &[u8], keys: &Keys, out: &mut Vec<Summary>) -> Result<Header, BlockError> {
+    decode_as(Kind::Summaries, value, keys, out, summaries::read)
 }
 
 fn decode_as<T>(

@@ -15,6 +15,7 @@ mod house;
 mod keyed;
 mod read;
 mod swap;
+mod thin;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -36,6 +37,7 @@ use crate::clock::Clock;
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
 pub use keyed::Encryption;
+pub use thin::{ThinnedGeneration, Thinning};
 
 /// Sealed generations that readers keep open at a time; with the head that bounds the memory of sled's caches.
 const OPEN_TAILS: usize = 2;
@@ -67,6 +69,7 @@ pub struct Spool {
     name: Arc<str>,
     keyring: Keyring,
     state: Mutex<Generations>,
+    spared: Mutex<thin::Spared>,
 }
 
 struct Generations {
@@ -137,8 +140,15 @@ impl Spool {
             replaced: Vec::new(),
             delivered: BTreeMap::new(),
         };
-        let spool =
-            Self { dir: dir.to_owned(), disk, clock, name: name.into(), keyring, state: Mutex::new(state) };
+        let spool = Self {
+            dir: dir.to_owned(),
+            disk,
+            clock,
+            name: name.into(),
+            keyring,
+            state: Mutex::new(state),
+            spared: Mutex::default(),
+        };
         spool.recover(mark, &mut recovered).map_err(unusable)?;
         Ok((spool, recovered))
     }
@@ -374,6 +384,7 @@ fn rebuild(dir: &Path, name: &str, recovered: &mut Recovered) -> io::Result<Mani
             created_ms: 0,
             count: 0,
             missing: Vec::new(),
+            summaries: None,
             revision,
             sealed: None,
             bytes: 0,
