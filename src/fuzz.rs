@@ -169,6 +169,10 @@ pub fn stored_value(data: &[u8]) {
             }
             Err(_) => assert!(readings.is_empty()),
         }
+        let mut summaries = Vec::new();
+        if block::decode_summaries(&value, &KEYS, &mut summaries).is_err() {
+            assert!(summaries.is_empty());
+        }
         for kind in [Kind::Name, Kind::Generation] {
             let _ = block::decode_plain(&value, &KEYS, kind);
         }
