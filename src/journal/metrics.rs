@@ -27,10 +27,10 @@ pub struct Metrics {
     pub generations: Gauge,
     pub blobs: Gauge,
     pub lost: Counter,
-    missing_keys: Gauge,
-    withheld: Gauge,
     thinned: Counter,
     thinnings: Counter,
+    missing_keys: Gauge,
+    withheld: Gauge,
     state: Mutex<CommitState>,
 }
 
@@ -48,10 +48,10 @@ impl Default for Metrics {
             generations: Gauge::default(),
             blobs: Gauge::default(),
             lost: Counter::default(),
-            missing_keys: Gauge::default(),
-            withheld: Gauge::default(),
             thinned: Counter::default(),
             thinnings: Counter::default(),
+            missing_keys: Gauge::default(),
+            withheld: Gauge::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -84,14 +84,14 @@ impl Metrics {
         r.register("generations", "Generations on disk", self.generations.clone());
         r.register("blobs", "Files that sled does not sync; anything but 0 is a defect", self.blobs.clone());
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
+        r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
+        r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
         r.register(
             "missing_keys",
             "Keys that stored readings are sealed with and that are not at hand",
             self.missing_keys.clone(),
         );
         r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
-        r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
-        r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
     }
 
     pub(super) fn encryption(&self, encryption: &super::Encryption) {

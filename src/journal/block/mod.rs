@@ -183,7 +183,7 @@ impl Encoder {
     /// size.
     ///
     /// # Errors
-    /// [`BlockError::TooLong`], never for what is a value.
+    /// [`BlockError::TooLong`].
     pub fn encode_summaries(
         &mut self,
         place: Place,

@@ -298,13 +298,10 @@ fn push_withheld(entries: &mut Vec<Entry>, generation: u32, first: u32, last: u3
         {
             *before = last;
         }
-        _ => entries.push(Entry::Gap {
-            at: first,
-            first,
-            last,
-            cause: GapCause::Withheld,
-            devices: Arc::default(),
-        }),
+        _ => {
+            let (at, cause, devices) = (first, GapCause::Withheld, Arc::default());
+            entries.push(Entry::Gap { at, first, last, cause, devices });
+        }
     }
 }
 

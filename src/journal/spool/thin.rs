@@ -16,7 +16,6 @@ use super::{READ_BLOCKS, Spool, remove_dir};
 use crate::journal::block::{self, BlockError};
 use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
-use crate::journal::keys::Keys;
 use crate::journal::manifest::{Record, Sealed, State, Summaries};
 use crate::journal::thin::{self, LEAST_DATABASE, Level, Source, ThinError, Thinned, pays};
 use crate::journal::types::{Entry, Page, ReadError, Seq};
@@ -150,8 +149,7 @@ impl Spool {
         let write = |error: io::Error| ThinError::Write { generation: number, cause: error.to_string() };
         let (revision, dir) = self.next_revision(number).map_err(write)?;
         let old_dir = self.generation_dir(number, record.revision);
-        let keys = self.keyring.keys();
-        let result = self.make_summaries(number, record, level, &keys, (&old_dir, &dir), go_on);
+        let result = self.make_summaries(number, record, level, &dir, &old_dir, go_on);
         let swapped = match &result {
             Ok(Some(thinned)) => {
                 let may = || cursors.may_replace(number);
@@ -160,7 +158,7 @@ impl Spool {
                     record.missing.clone_from(&thinned.missing);
                     record.bytes = thinned.after;
                     let withheld = record.sealed.is_some_and(|sealed| sealed.withheld);
-                    record.sealed = keys.sealing().map(|key| Sealed { key, withheld });
+                    record.sealed = thinned.key.map(|key| Sealed { key, withheld });
                 })
             }
             _ => Ok(false),
@@ -177,16 +175,18 @@ impl Spool {
         number: u32,
         record: &Record,
         level: Level,
-        keys: &Keys,
-        (old_dir, dir): (&std::path::Path, &std::path::Path),
+        dir: &std::path::Path,
+        old_dir: &std::path::Path,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<Thinned>, ThinError> {
+        let keys = self.keyring.keys();
         let tail = self
             .tail(number)
             .map_err(|error| ThinError::Read { generation: number, cause: error.to_string() })?;
-        let names = |device| tail.name(device, keys);
+        let names = |device| tail.name(device, &keys);
         let unnamed = |device| unnamed(number, device);
-        let source = Source { generation: &tail.generation, record, keys, names: &names, unnamed: &unnamed };
+        let source =
+            Source { generation: &tail.generation, record, names: &names, unnamed: &unnamed, keys: &keys };
         let result = thin::thin(&source, level, &*self.disk, dir, old_dir, go_on);
         drop(tail);
         self.let_go(number);
@@ -204,8 +204,8 @@ impl Spool {
     ) -> Result<Page, ReadError> {
         let failed =
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
-        let keys = self.keyring.keys();
         let mut page = page(record, Vec::new(), from);
+        let keys = self.keyring.keys();
         let mut k = from.n();
         while k < known.count && page.entries.len() < max {
             let tail = self.tail(number)?;
@@ -228,9 +228,8 @@ impl Spool {
                 }
                 let skip = k.saturating_sub(stored.first_n) as usize;
                 for (at, summary) in (stored.first_n..known.count).zip(summaries).skip(skip) {
-                    let device = tail
-                        .name(summary.device.0, &keys)
-                        .unwrap_or_else(|| unnamed(number, summary.device.0));
+                    let name = tail.name(summary.device.0, &keys);
+                    let device = name.unwrap_or_else(|| unnamed(number, summary.device.0));
                     page.entries.push(Entry::Summary { at: Seq::new(number, at), device, summary });
                     k = at + 1;
                 }

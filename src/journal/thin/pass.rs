@@ -10,7 +10,7 @@ use super::{Level, MOST_WINDOWS, ThinError, pays};
 use crate::journal::block::{self, BlockError, Encoder, Header, Kind};
 use crate::journal::disk::{Disk, disk_usage};
 use crate::journal::generation::{Generation, GenerationError, Stored};
-use crate::journal::keys::Keys;
+use crate::journal::keys::{KeyId, Keys};
 use crate::journal::manifest::{Missing, Record, Summaries};
 use crate::journal::types::GapCause;
 use crate::reading::Reading;
@@ -23,11 +23,11 @@ const READ_BLOCKS: usize = 64;
 pub struct Source<'a> {
     pub generation: &'a Generation,
     pub record: &'a Record,
-    /// Open the old values; the last one seals the new ones.
-    pub keys: &'a Keys,
     pub names: &'a dyn Fn(u32) -> Option<Arc<str>>,
     /// What a device without a name is called.
     pub unnamed: &'a dyn Fn(u32) -> Arc<str>,
+    /// The keys that its values are sealed with, if they are.
+    pub keys: &'a Keys,
 }
 
 /// A new database, complete and on disk.
@@ -41,6 +41,8 @@ pub struct Thinned {
     /// Real bytes of the old and the new database.
     pub before: u64,
     pub after: u64,
+    /// The key the new one is sealed with.
+    pub key: Option<KeyId>,
 }
 
 /// Makes the new database in `dir`. `None`: it does not pay, or it must not be done, or `go_on` said so; what was begun
@@ -66,13 +68,17 @@ pub fn thin(
         "summaries": level.window_s(),
         "count": source.record.count,
     });
-    let sealer = source.keys.sealer();
-    let new = Generation::create(disk, dir, number, about.to_string().as_bytes(), sealer.cloned())
-        .map_err(write)?;
+    let sealer = source.keys.sealer().cloned();
+    if source.record.sealed.is_some() && sealer.is_none() {
+        // What was encrypted once does not come to lie in the clear.
+        return Ok(None);
+    }
+    let about = about.to_string();
+    let new = Generation::create(disk, dir, number, about.as_bytes(), sealer.clone()).map_err(write)?;
     let mut pass = Pass {
         source,
         folder: Folder::new(level.window_s(), MOST_WINDOWS),
-        store: Store::new(disk, new, Encoder::new(sealer.cloned()), level.window_s(), source.names),
+        store: Store::new(disk, new, Encoder::new(sealer), level.window_s(), source.names),
         done: Vec::new(),
         clock: None,
         ranges: Ranges::default(),
@@ -104,7 +110,14 @@ pub fn thin(
     }
     let (before, after) = (disk_usage(old_dir), disk_usage(dir));
     let summaries = Summaries { window_s: level.window_s(), count };
-    Ok(pays(before, after).then_some(Thinned { summaries, readings, missing, before, after }))
+    Ok(pays(before, after).then_some(Thinned {
+        summaries,
+        readings,
+        missing,
+        before,
+        after,
+        key: source.keys.sealing(),
+    }))
 }
 
 struct Pass<'a> {
@@ -185,9 +198,8 @@ impl Pass<'_> {
             for stored in self.blocks(k)? {
                 finer.clear();
                 // A damaged one would vanish from the sums without a trace.
-                let Ok(header) = block::decode_summaries(&stored.value, self.source.keys, &mut finer) else {
-                    return Ok(false);
-                };
+                let decoded = block::decode_summaries(&stored.value, self.source.keys, &mut finer);
+                let Ok(header) = decoded else { return Ok(false) };
                 let end = stored.first_n.saturating_add(header.count);
                 if end <= k {
                     continue;
@@ -246,7 +258,7 @@ impl Pass<'_> {
 fn usable(decoded: Result<Header, BlockError>) -> Option<Option<Header>> {
     match decoded {
         Ok(header) => Some(Some(header)),
-        Err(BlockError::Checksum | BlockError::Malformed | BlockError::Altered(_)) => Some(None),
+        Err(BlockError::Checksum | BlockError::Malformed) => Some(None),
         Err(_) => None,
     }
 }
