@@ -139,6 +139,7 @@ async fn a_lost_key_is_told_stops_nothing_new_and_what_it_sealed_is_kept_until_i
     let verified = running.journal.verify(&running.journal.generations()[0]).unwrap();
     assert_eq!((verified.sealed, verified.readings, verified.missing), (2500, 0, 0));
     assert!(verified.damaged.is_empty());
+    assert_eq!(verified.found, [(0, 2499)], "a missing key is no damage");
     running.crash().await;
 
     // An uplink passes them; many generations later they are still there.
