@@ -390,6 +390,7 @@ impl Journal {
         let keys = KeySource::of(settings).load_again()?;
         self.inner.spool.keyring().replace(keys);
         self.inner.spool.tell_missing_keys();
+        self.inner.metrics.encryption(&self.inner.spool.encryption());
         Ok(())
     }
 

@@ -96,7 +96,7 @@ pub enum GapCause {
     Evicted,
     /// Replaced by summaries at the quota.
     Thinned,
-    /// Not for this uplink.
+    /// Not for this uplink; or sealed with a key that is not at hand: kept, and perhaps exported one day.
     Withheld,
 }
 
