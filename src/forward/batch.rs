@@ -4,7 +4,7 @@
 //! drain; once its bounds are fixed, reading the same stretch again gives the same members. Every entry has one
 //! position, so that it falls into exactly one batch: a reading its number, a gap its first number, an end line the
 //! number after the generation's last one. A gap that crosses a bound is cut there; each part accounts for its own
-//! numbers.
+//! numbers. A generation that was thinned has its summaries at the first positions and its gaps, uncut, at the last.
 //!
 //! Inside a member the lines are grouped by device (devices by name, each in the journal's order), because alike
 //! lines compress best side by side; ends and gaps come last.
@@ -82,11 +82,11 @@ struct Line {
     start: u32,
     len: u32,
     position: Seq,
-    /// Last number the line speaks of.
+    /// Last position the line speaks of.
     last: Seq,
     reading: bool,
-    /// Why the numbers from `position` to `last` are missing.
-    gap: Option<GapCause>,
+    /// How many numbers it says are missing, and why.
+    gap: Option<(GapCause, u64)>,
 }
 
 /// What all lines of a page have in common.
@@ -109,17 +109,6 @@ pub struct Lines {
     grouped: Vec<u8>,
 }
 
-/// Position of an entry, and the position after it.
-fn span(entry: &Entry) -> (Seq, Seq) {
-    match entry {
-        Entry::Reading { seq, .. } => (*seq, Seq(seq.0.saturating_add(1))),
-        Entry::Gap { first, last, .. } => (*first, Seq(last.0.saturating_add(1))),
-        Entry::End { generation, count } => {
-            (Seq::new(*generation, *count), Seq::new(generation.saturating_add(1), 0))
-        }
-    }
-}
-
 impl Lines {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
@@ -132,7 +121,7 @@ impl Lines {
 
     /// Offers the next entry of the journal's order; `position` is where the batch has come to, and moves on.
     pub fn offer(&mut self, entry: &Entry, position: &mut Seq, until: Until, context: &Context) -> Offer {
-        let (start, mut end) = span(entry);
+        let (start, mut end) = entry.span();
         if end <= *position {
             return Offer::Taken;
         }
@@ -152,7 +141,16 @@ impl Lines {
                 context.line.write_reading(&mut self.text, seq.0, context.boot, device, reading);
                 (self.number(device), *seq)
             }
-            Entry::Gap { first, last: whole, cause, devices } => {
+            Entry::Summary { at, device, summary } => {
+                context.line.write_summary(&mut self.text, at.0, context.boot, device, summary);
+                (self.number(device), *at)
+            }
+            // Behind summaries: it stands at one position and is never cut.
+            Entry::Gap { at, first, last, cause, devices } if at != first => {
+                context.line.write_gap(&mut self.text, first.0, last.0, cause_label(*cause), devices);
+                (NO_DEVICE, *at)
+            }
+            Entry::Gap { first, last: whole, cause, devices, .. } => {
                 let last = Seq(end.0.saturating_sub(1));
                 // Of a part it is not known how many each device gave.
                 let devices: &[_] = if (start, last) == (*first, *whole) { devices } else { &[] };
@@ -175,7 +173,11 @@ impl Lines {
         }
         let len = u32::try_from(self.text.len() - offset).unwrap_or(u32::MAX);
         let reading = matches!(entry, Entry::Reading { .. });
-        let gap = if let Entry::Gap { cause, .. } = entry { Some(*cause) } else { None };
+        let gap = match entry {
+            Entry::Gap { at, first, last, cause, .. } if at != first => Some((*cause, last.0 - first.0 + 1)),
+            Entry::Gap { cause, .. } => Some((*cause, end.0.saturating_sub(start.0))),
+            _ => None,
+        };
         self.spool.get_or_insert_with(|| Arc::clone(&context.spool));
         self.lines.push(Line { device, start: offset32, len, position: start, last, reading, gap });
         *position = end;
@@ -242,8 +244,8 @@ impl Lines {
         let mut tally = Tally::default();
         for line in &self.lines {
             tally.delivered += u64::from(line.reading);
-            if let Some(cause) = line.gap {
-                tally.tell(cause, line.last.0.saturating_sub(line.position.0) + 1);
+            if let Some((cause, numbers)) = line.gap {
+                tally.tell(cause, numbers);
             }
         }
         tally

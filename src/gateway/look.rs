@@ -45,9 +45,10 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
     let given = journal.facts().generations.into_iter().find(|given| given.generation == generation)?;
     let mut known = journal.generations().into_iter().find(|known| known.generation == generation)?;
     // The head has grown since.
-    known.readings = given.readings;
+    known.readings = given.record.count;
     if !matches!(known.state, GenerationState::Open | GenerationState::Sealed) {
-        let report = json!({ "generation": generation, "state": known.state, "missing": given.missing });
+        let report =
+            json!({ "generation": generation, "state": known.state, "missing": given.record.missing });
         let sound = known.state != GenerationState::Quarantined;
         return Some(Verdict { sound, report, found: Vec::new() });
     }
@@ -59,9 +60,9 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
                 .map(|(place, error)| json!({ "at": place, "error": error.to_string() }))
                 .collect();
             // What is known to be missing is told; what nobody knew of is damage.
-            let unexplained = unexplained(&given, &verified.found);
+            let unexplained = unexplained(&given.record, &verified.found);
             Verdict {
-                sound: unexplained == 0,
+                sound: unexplained == 0 && (given.record.summaries.is_none() || verified.damaged.is_empty()),
                 report: json!({
                     "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
                     "bytes": verified.bytes, "missing": verified.missing, "unexplained": unexplained, "damaged": places,
@@ -99,8 +100,11 @@ pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> 
             Entry::Reading { seq, device, reading } => {
                 lines.write_reading(&mut text, seq.0, page.boot, device, reading);
             }
+            Entry::Summary { at, device, summary } => {
+                lines.write_summary(&mut text, at.0, page.boot, device, summary);
+            }
             Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
-            Entry::Gap { first, last, cause, devices } => {
+            Entry::Gap { first, last, cause, devices, .. } => {
                 lines.write_gap(&mut text, first.0, last.0, cause_label(*cause), devices);
             }
         }

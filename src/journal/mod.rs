@@ -37,13 +37,14 @@ mod policy;
 mod proof;
 mod spool;
 mod tally;
+mod thin;
 mod told;
 mod types;
 mod varint;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,8 +63,9 @@ pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use proof::{Facts, Given, Proof, Readable, unexplained};
-pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
+pub use spool::{GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
 pub use tally::{Began, Tally, UplinkAccount};
+pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
 pub use types::{
     Appended, Bounds, CursorError, DeviceCounts, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt,
@@ -129,6 +131,9 @@ pub struct JournalStatus {
     pub duplicates: u64,
     pub commits: u64,
     pub lost: u64,
+    /// Readings on disk that gave way to summaries, and the generations they are of.
+    pub thinned: u64,
+    pub thinned_generations: usize,
     pub devices: usize,
     pub generations: usize,
     pub bytes: u64,
@@ -282,6 +287,48 @@ impl Journal {
         self.inner.spool.read(from, watermark, max, &names)
     }
 
+    /// As [`Journal::read`], for the uplink that is to be given what is read: from the moment it has taken something of a
+    /// generation until its cursor is past it, that generation is not thinned.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn read_for(&self, uplink: &UplinkCursor, from: Seq, max: usize) -> Result<Page, ReadError> {
+        loop {
+            let page = self.read(from, max)?;
+            let Some(first) = page.entries.first() else { return Ok(page) };
+            let generation = first.span().0.generation();
+            if generation <= uplink.reached() {
+                return Ok(page);
+            }
+            // Read once more: between the two the generation may have been replaced. Now it cannot be any more.
+            uplink.reach(generation);
+        }
+    }
+
+    /// Thins one generation, if one can be thinned: readings give way to 10 s summaries, when there are no such readings
+    /// any more, 10 s summaries to 1 min ones. Blocking, for seconds.
+    ///
+    /// # Errors
+    /// [`ThinError`]; the generation is as it was.
+    pub fn thin_one(&self) -> Result<Thinning, ThinError> {
+        let inner = &self.inner;
+        let go_on = || !*inner.close.borrow();
+        let result = inner.spool.thin_one(&inner.cursors, &go_on);
+        if let Ok(Thinning::Done(done)) = &result {
+            inner.metrics.thinned(done.readings);
+            tracing::info!(
+                generation = done.generation,
+                window_s = done.level.window_s(),
+                readings = done.readings,
+                summaries = done.summaries,
+                bytes_before = done.before,
+                bytes_after = done.after,
+                "thinned: readings gave way to summaries because the journal's quota is reached"
+            );
+        }
+        result
+    }
+
     /// Readings at or after `cursor` that are durable.
     pub fn backlog(&self, cursor: Seq) -> u64 {
         self.inner.spool.backlog(cursor, *self.inner.watermark.borrow())
@@ -365,6 +412,8 @@ impl Journal {
             duplicates: metrics.duplicates.get(),
             commits: metrics.commits(),
             lost: metrics.lost.get(),
+            thinned: generations.iter().map(|generation| generation.thinned).sum(),
+            thinned_generations: generations.iter().filter(|g| g.window_s.is_some()).count(),
             devices: self.inner.devices.len(),
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),

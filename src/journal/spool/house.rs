@@ -22,6 +22,11 @@ pub struct GenerationStatus {
     pub created_ms: i64,
     pub readings: u32,
     pub lost: u64,
+    /// Readings that gave way to summaries.
+    pub thinned: u64,
+    /// Length of these summaries' windows, s; left out where readings are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<u16>,
     pub bytes: u64,
 }
 
@@ -58,12 +63,14 @@ impl Spool {
         self.record_at_or_after(0).map(|(number, _)| Seq::new(number, 0))
     }
 
-    /// Readings at or after `cursor` and before `watermark`.
+    /// Readings at or after `cursor` and before `watermark`; what was thinned is none any more.
     pub fn backlog(&self, cursor: Seq, watermark: Seq) -> u64 {
         let state = self.state();
         let records = state.manifest.generations.range(cursor.generation()..);
         let counts = records.map(|(&number, record)| {
-            let count = if record.state == State::Open && number == watermark.generation() {
+            let count = if record.summaries.is_some() {
+                0
+            } else if record.state == State::Open && number == watermark.generation() {
                 watermark.n()
             } else {
                 record.count
@@ -154,6 +161,8 @@ impl Spool {
                     record.count
                 },
                 lost: record.lost(),
+                thinned: record.thinned(),
+                window_s: record.summaries.map(|summaries| summaries.window_s),
                 bytes: if open { head_bytes } else { record.bytes },
             }
         });
@@ -176,6 +185,12 @@ impl Spool {
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let tail = self.tail(number)?;
         let mut verified = Verified { generation: number, ..Verified::default() };
+        let summaries = self.state().manifest.generations.get(&number).and_then(|record| record.summaries);
+        let limit = summaries.map_or(limit, |summaries| summaries.count);
+        let decode = |value: &[u8]| match summaries {
+            None => block::decode(value, &mut Vec::new()),
+            Some(_) => block::decode_summaries(value, &mut Vec::new()),
+        };
         let mut n = 0;
         loop {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -187,11 +202,13 @@ impl Spool {
                 verified.missing += u64::from(stored.first_n - n);
                 verified.blocks += 1;
                 verified.bytes += stored.value.len() as u64;
-                match block::decode(&stored.value, &mut Vec::new()) {
+                match decode(&stored.value) {
                     Ok(header) => {
-                        verified.readings += u64::from(header.count);
                         n = stored.first_n + header.count;
-                        verified.found(stored.first_n, n);
+                        if summaries.is_none() {
+                            verified.readings += u64::from(header.count);
+                            verified.found(stored.first_n, n);
+                        }
                     }
                     Err(error) => {
                         verified.damaged.push((stored.first_n, error));

@@ -15,6 +15,7 @@ mod head;
 mod house;
 mod read;
 mod swap;
+mod thin;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -34,6 +35,7 @@ use crate::clock::Clock;
 
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
+pub use thin::{ThinnedGeneration, Thinning};
 
 /// Sealed generations that readers keep open at a time; with the head that bounds the memory of sled's caches.
 const OPEN_TAILS: usize = 2;
@@ -62,6 +64,7 @@ pub struct Spool {
     clock: Arc<dyn Clock>,
     name: Arc<str>,
     state: Mutex<Generations>,
+    spared: Mutex<thin::Spared>,
 }
 
 struct Generations {
@@ -131,7 +134,14 @@ impl Spool {
             replaced: Vec::new(),
             delivered: BTreeMap::new(),
         };
-        let spool = Self { dir: dir.to_owned(), disk, clock, name: name.into(), state: Mutex::new(state) };
+        let spool = Self {
+            dir: dir.to_owned(),
+            disk,
+            clock,
+            name: name.into(),
+            state: Mutex::new(state),
+            spared: Mutex::default(),
+        };
         spool.recover(mark, &mut recovered).map_err(unusable)?;
         Ok((spool, recovered))
     }
@@ -360,6 +370,7 @@ fn rebuild(dir: &Path, name: &str, recovered: &mut Recovered) -> io::Result<Mani
             created_ms: 0,
             count: 0,
             missing: Vec::new(),
+            summaries: None,
             revision,
             bytes: 0,
         };
