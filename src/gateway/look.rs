@@ -65,7 +65,8 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
                 sound: unexplained == 0 && (given.record.summaries.is_none() || verified.damaged.is_empty()),
                 report: json!({
                     "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
-                    "bytes": verified.bytes, "missing": verified.missing, "unexplained": unexplained, "damaged": places,
+                    "bytes": verified.bytes, "missing": verified.missing, "unexplained": unexplained,
+                    "sealed_without_key": verified.sealed, "damaged": places,
                 }),
                 found: verified.found,
             }
@@ -91,7 +92,7 @@ pub struct Page {
 /// # Errors
 /// When the journal cannot be read.
 pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> Result<Page, ReadError> {
-    let page = journal.read(Seq(from), PAGE)?;
+    let page = journal.peek(Seq(from), PAGE)?;
     // A cloned card has readings of two spools.
     let lines = LineContext::new(&page.spool, gateway, site);
     let mut text = Vec::new();

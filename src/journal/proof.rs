@@ -231,6 +231,7 @@ mod tests {
             count,
             missing,
             summaries: None,
+            sealed: None,
             revision: 0,
             bytes: 0,
         };

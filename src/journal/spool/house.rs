@@ -3,10 +3,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::read::is_at;
 use super::{READ_BLOCKS, Spool, remove_dir, update};
 use crate::journal::block::{self, BlockError};
 use crate::journal::generation::GenerationError;
-use crate::journal::manifest::State;
+use crate::journal::manifest::{Sealed, State};
 use crate::journal::types::{ReadError, Seq};
 
 /// An open database that is not read from for this long is closed.
@@ -28,6 +29,9 @@ pub struct GenerationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_s: Option<u16>,
     pub bytes: u64,
+    /// The key it is sealed with, and whether it is kept for want of that key.
+    #[serde(flatten)]
+    pub sealed: Option<Sealed>,
 }
 
 /// The result of checking one generation.
@@ -41,6 +45,8 @@ pub struct Verified {
     pub missing: u64,
     /// Ranges of numbers that can be read, both ends included.
     pub found: Vec<(u32, u32)>,
+    /// Readings in values that are whole, and sealed with a key that is not at hand.
+    pub sealed: u64,
     pub damaged: Vec<(u32, BlockError)>,
 }
 
@@ -93,6 +99,8 @@ impl Spool {
             let records = state.manifest.generations.range(..lowest.generation());
             records
                 .filter(|(_, r)| !matches!(r.state, State::Creating | State::Open))
+                // Passed is not delivered: what was withheld is kept, for the key may come back.
+                .filter(|(_, r)| r.sealed.is_none_or(|sealed| !sealed.withheld))
                 .map(|(&n, _)| n)
                 .collect()
         };
@@ -164,6 +172,7 @@ impl Spool {
                 thinned: record.thinned(),
                 window_s: record.summaries.map(|summaries| summaries.window_s),
                 bytes: if open { head_bytes } else { record.bytes },
+                sealed: record.sealed,
             }
         });
         status.collect()
@@ -187,9 +196,10 @@ impl Spool {
         let mut verified = Verified { generation: number, ..Verified::default() };
         let summaries = self.state().manifest.generations.get(&number).and_then(|record| record.summaries);
         let limit = summaries.map_or(limit, |summaries| summaries.count);
+        let keys = self.keyring.keys();
         let decode = |value: &[u8]| match summaries {
-            None => block::decode(value, &mut Vec::new()),
-            Some(_) => block::decode_summaries(value, &mut Vec::new()),
+            None => block::decode(value, &keys, &mut Vec::new()),
+            Some(_) => block::decode_summaries(value, &keys, &mut Vec::new()),
         };
         let mut n = 0;
         loop {
@@ -202,7 +212,16 @@ impl Spool {
                 verified.missing += u64::from(stored.first_n - n);
                 verified.blocks += 1;
                 verified.bytes += stored.value.len() as u64;
-                match decode(&stored.value) {
+                let opened = decode(&stored.value);
+                match opened.and_then(|header| is_at(header, number, stored.first_n)) {
+                    Err(BlockError::Sealed(_)) => {
+                        let count = block::header(&stored.value).map_or(1, |header| header.count);
+                        verified.sealed += u64::from(count);
+                        n = stored.first_n + count;
+                        if summaries.is_none() {
+                            verified.found(stored.first_n, n);
+                        }
+                    }
                     Ok(header) => {
                         n = stored.first_n + header.count;
                         if summaries.is_none() {
