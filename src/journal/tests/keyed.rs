@@ -1,6 +1,7 @@
 //! Encryption at rest, in a journal that lives, dies and changes its keys.
 
 use super::*;
+use crate::journal::tally::Tally;
 
 const KEYS: &str = "keys";
 
