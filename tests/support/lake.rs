@@ -85,10 +85,11 @@ impl Lake {
     fn try_take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let id = value["id"].as_str().ok_or("no id")?;
-        let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
-        let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
-        // A gap's id holds both its ends.
-        let spool = if value["type"] == "gap" { spool.split('-').next().unwrap_or(spool) } else { spool };
+        // Behind the number a gap's id has its last number, a summary's its window.
+        let mut parts = id.split('-');
+        let spool = parts.next().unwrap_or_default();
+        let seq: u64 =
+            parts.next().ok_or("id without a spool")?.parse().map_err(|_| "id without a number")?;
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
@@ -218,7 +219,7 @@ fn reading(value: &Value) -> Result<Delivered, String> {
 }
 
 /// `2026-11-23T19:02:07.123Z` to ms since the epoch.
-fn epoch_ms(text: &str) -> Option<i64> {
+pub fn epoch_ms(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let seconds = (number(11, 13)? * 60 + number(14, 16)?) * 60 + number(17, 19)?;

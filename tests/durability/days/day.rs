@@ -112,6 +112,7 @@ impl Day {
         for _ in 0..env_number("FOGBEAT_DAY_FAULTS", 14) {
             let fault = Fault::draw(self);
             *self.struck.entry(fault.name()).or_default() += 1;
+            self.note(fault.name());
             fault.strike(self);
             self.account();
             for uplink in 0..UPLINKS.len() {
@@ -123,6 +124,13 @@ impl Day {
                 }
             }
         }
+    }
+
+    /// Writes into the gateway's log what was done to it, for whoever has to find out why a day failed.
+    pub fn note(&self, what: &str) {
+        use std::io::Write as _;
+        let log = fs::OpenOptions::new().append(true).open(&self.setup.log);
+        let _ = log.and_then(|mut log| writeln!(log, "-- {what}"));
     }
 
     /// Readings come in for a while.

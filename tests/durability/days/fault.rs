@@ -1,12 +1,17 @@
 //! What can strike a gateway in the field. A fault is one variant here: its weight, its name, and what it does.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::damage;
 use super::day::{Day, Hit};
+use crate::support::rng::Rng;
 
 /// How long the gateway may take to acknowledge again once a fault is over.
 const RESUME: Duration = Duration::from_secs(10);
+/// How long it may take to start, whatever it finds.
+const START: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -24,11 +29,17 @@ pub enum Fault {
     Reboot,
     /// Somebody else fills the disk, and makes room again.
     DiskFull,
+    /// A generation that was finished is damaged while the gateway is down.
+    SealedDamage,
+    /// The one that was being written.
+    HeadDamage,
+    /// A cursor, the manifest or the mark.
+    SmallFileDamage,
 }
 
 impl Fault {
     /// Every fault and its weight.
-    pub const ALL: [(Self, u64); 7] = [
+    pub const ALL: [(Self, u64); 10] = [
         (Self::Outage, 4),
         (Self::Kill, 4),
         (Self::KillInStart, 2),
@@ -36,6 +47,9 @@ impl Fault {
         (Self::Restart, 2),
         (Self::Reboot, 2),
         (Self::DiskFull, 2),
+        (Self::SealedDamage, 2),
+        (Self::HeadDamage, 2),
+        (Self::SmallFileDamage, 1),
     ];
 
     pub fn draw(day: &mut Day) -> Self {
@@ -59,6 +73,9 @@ impl Fault {
             Self::Restart => "restarts",
             Self::Reboot => "reboots",
             Self::DiskFull => "full disks",
+            Self::SealedDamage => "damaged generations",
+            Self::HeadDamage => "damaged heads",
+            Self::SmallFileDamage => "damaged small files",
         }
     }
 
@@ -107,8 +124,31 @@ impl Fault {
                 day.start();
             }
             Self::DiskFull => disk_full(day),
+            Self::SealedDamage => damaged(day, damage::sealed),
+            Self::HeadDamage => damaged(day, damage::head),
+            Self::SmallFileDamage => damaged(day, damage::small_file),
         }
     }
+}
+
+/// The process ends, a file is damaged, and the gateway starts within its time. Not after a power cut: the mark of the
+/// head's last number may then be older than its last group, and what is cut off behind it could not be told.
+fn damaged(day: &mut Day, strike: fn(&Path, &mut Rng) -> Option<String>) {
+    day.load(100, 900);
+    if day.rng.one_in(2) {
+        day.kill()
+    } else {
+        day.stop()
+    }
+    let (state, rng) = (&day.setup.state_dir, &mut day.rng);
+    if let Some(what) = strike(state, rng) {
+        day.note(&what);
+        day.hit.insert(Hit::Damage);
+    }
+    let since = Instant::now();
+    day.start();
+    let took = since.elapsed();
+    assert!(took < START, "the gateway started only after {took:?}\n{}", day.setup.log_tail());
 }
 
 /// Fills the disk to the last block while readings come in; nothing may be acknowledged that is not durable, and

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::band::Unstamped;
 use super::day::Hit;
+use super::summaries;
 use crate::support::fleet::Account;
 use crate::support::lake::{Delivered, Lake};
 
@@ -33,6 +34,9 @@ pub struct Verdict {
     pub told: BTreeMap<String, u64>,
     /// Readings that came under a second id.
     pub again: u64,
+    /// Lines that stand for thinned readings, and windows whose figures were held against the very readings.
+    pub summaries: u64,
+    pub compared: u64,
     /// Readings and numbers that nothing explains: must be 0.
     pub unexplained: u64,
     pub faults: Vec<String>,
@@ -50,6 +54,8 @@ impl Verdict {
             *self.told.entry(cause).or_default() += count;
         }
         self.again += other.again;
+        self.summaries += other.summaries;
+        self.compared += other.compared;
         self.unexplained += other.unexplained;
         self.faults.extend(other.faults.into_iter().map(|fault| format!("uplink {uplink}: {fault}")));
     }
@@ -79,6 +85,13 @@ pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
     let numbers = Numbers::of(lake, &mut verdict);
     copies(evidence, &known, &mut verdict);
     missing(evidence, lake, &known, &numbers, &mut verdict);
+    let mut missing = Vec::new();
+    for (reading, sent) in known.iter().zip(&evidence.straps.readings) {
+        if reading.copies.is_empty() {
+            missing.push(sent);
+        }
+    }
+    summaries::judge(lake, &missing, &mut verdict);
     causes(evidence, &numbers, &mut verdict);
     accounts(lake, account, &numbers, &mut verdict);
     verdict
