@@ -60,6 +60,8 @@ pub struct Day {
     bands: Option<Bands>,
     /// Faults until each uplink works again.
     blocked: [u32; 2],
+    /// Faults until the clock is set right.
+    wrong_clock: u32,
     root: PathBuf,
 }
 
@@ -101,6 +103,7 @@ impl Day {
             straps: Some(straps),
             bands: Some(bands),
             blocked: [0; 2],
+            wrong_clock: 0,
             root: root.to_owned(),
         };
         day.start();
@@ -115,6 +118,12 @@ impl Day {
             self.note(fault.name());
             fault.strike(self);
             self.account();
+            if self.wrong_clock > 0 {
+                self.wrong_clock -= 1;
+                if self.wrong_clock == 0 {
+                    self.right_clock();
+                }
+            }
             for uplink in 0..UPLINKS.len() {
                 if self.blocked[uplink] > 0 {
                     self.blocked[uplink] -= 1;
@@ -149,6 +158,21 @@ impl Day {
     pub fn block(&mut self, uplink: usize, faults: u32) {
         self.blocked[uplink] = faults;
         aim(&self.root, uplink, "in-the-way");
+    }
+
+    /// Sets the wall clock off by so many ms for the length of some faults; meanwhile it does not count as synchronised.
+    pub fn set_clock(&mut self, off_ms: i64) {
+        self.hit.insert(Hit::Clock);
+        self.note(&format!("the wall clock is off by {off_ms} ms"));
+        self.world.synchronise(false);
+        self.world.step(off_ms);
+        self.wrong_clock = self.rng.between(1, 4) as u32;
+    }
+
+    fn right_clock(&self) {
+        self.note("the wall clock is right");
+        self.world.step(0);
+        self.world.synchronise(true);
     }
 
     pub fn spawn(&mut self) {
@@ -222,6 +246,7 @@ impl Day {
         for uplink in 0..UPLINKS.len() {
             aim(&self.root, uplink, &format!("taken-{uplink}"));
         }
+        self.right_clock();
         // Waits of the last outage and an open generation end with a restart.
         self.stop();
         self.start();

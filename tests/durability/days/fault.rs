@@ -13,6 +13,9 @@ const RESUME: Duration = Duration::from_secs(10);
 /// How long it may take to start, whatever it finds.
 const START: Duration = Duration::from_secs(10);
 
+const HOUR_MS: i64 = 3_600_000;
+const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// One of the uplinks refuses, for the length of some further faults.
@@ -27,6 +30,10 @@ pub enum Fault {
     Restart,
     /// The machine starts anew: another boot, another uptime.
     Reboot,
+    /// A start with a wrong clock (1970, the next century, an hour or some seconds off) that is set right later.
+    WrongClock,
+    /// The wall clock is stepped while the gateway works, and set right later.
+    ClockStep,
     /// Somebody else fills the disk, and makes room again.
     DiskFull,
     /// A generation that was finished is damaged while the gateway is down.
@@ -39,13 +46,15 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault and its weight.
-    pub const ALL: [(Self, u64); 10] = [
+    pub const ALL: [(Self, u64); 12] = [
         (Self::Outage, 4),
         (Self::Kill, 4),
         (Self::KillInStart, 2),
         (Self::PowerCut, 3),
         (Self::Restart, 2),
         (Self::Reboot, 2),
+        (Self::WrongClock, 2),
+        (Self::ClockStep, 2),
         (Self::DiskFull, 2),
         (Self::SealedDamage, 2),
         (Self::HeadDamage, 2),
@@ -72,6 +81,8 @@ impl Fault {
             Self::PowerCut => "power cuts",
             Self::Restart => "restarts",
             Self::Reboot => "reboots",
+            Self::WrongClock => "wrong clocks",
+            Self::ClockStep => "clock steps",
             Self::DiskFull => "full disks",
             Self::SealedDamage => "damaged generations",
             Self::HeadDamage => "damaged heads",
@@ -122,6 +133,26 @@ impl Fault {
                 let Day { world, rng, .. } = day;
                 world.reboot(rng);
                 day.start();
+            }
+            Self::WrongClock => {
+                let wrong =
+                    [-56 * YEAR_MS, 56 * YEAR_MS, -HOUR_MS, HOUR_MS, -3_000][day.rng.between(0, 5) as usize];
+                day.load(100, 600);
+                if day.rng.one_in(2) {
+                    day.stop()
+                } else {
+                    day.power_cut()
+                }
+                day.set_clock(wrong);
+                let Day { world, rng, .. } = day;
+                world.reboot(rng);
+                day.start();
+            }
+            Self::ClockStep => {
+                let step = [-HOUR_MS, HOUR_MS, -3_000, 3_000, -56 * YEAR_MS][day.rng.between(0, 5) as usize];
+                day.load(100, 600);
+                day.set_clock(step);
+                day.load(100, 600);
             }
             Self::DiskFull => disk_full(day),
             Self::SealedDamage => damaged(day, damage::sealed),
