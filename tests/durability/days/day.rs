@@ -309,8 +309,5 @@ fn aim(root: &Path, uplink: usize, target: &str) {
 /// The rest of the configuration.
 fn extra(root: &Path, _rng: &mut Rng, _hit: &mut BTreeSet<Hit>) -> String {
     let second = root.join("lake-1");
-    format!(
-        "[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n[clock]\ntrust = \"always\"\n",
-        second.display()
-    )
+    format!("[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n", second.display())
 }
