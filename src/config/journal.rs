@@ -17,6 +17,8 @@ pub struct Journal {
     pub dedupe_window: Duration,
     /// Most distinct devices per run.
     pub max_devices: usize,
+    /// Damaged generations are kept for a look within this many bytes.
+    pub quarantine: ByteSize,
 }
 
 impl Default for Journal {
@@ -26,6 +28,7 @@ impl Default for Journal {
             generation_size: ByteSize::mib(16),
             dedupe_window: Duration::from_secs(600),
             max_devices: 10_000,
+            quarantine: ByteSize::mib(64),
         }
     }
 }

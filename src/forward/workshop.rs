@@ -11,7 +11,7 @@ use super::member::{EncodeError, Encoder, Member};
 use super::{Failure, Origin};
 use crate::clock::Clock;
 use crate::config::Encoding;
-use crate::journal::{Bounds, Page, Seq};
+use crate::journal::{Bounds, Page, ReadError, Seq};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -46,8 +46,23 @@ pub(super) enum Outcome {
     Built(Built),
     /// Everything durable was read and there is no batch to send yet.
     Exhausted,
+    /// What comes next is being salvaged; to be asked again in a moment.
+    Waiting,
     /// Nothing is lost or half done; the job can be given again.
     Failed(Failure),
+}
+
+/// Why a job was not done.
+enum Stop {
+    Failed(Failure),
+    /// The journal is being repaired there.
+    Waiting,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 pub(super) struct Workshop<F> {
@@ -107,11 +122,18 @@ impl<F: Feed> Workshop<F> {
             Job::Fill | Job::Close => self.next_batch(job == Job::Close),
             Job::Again(bounds) => self.again(bounds),
         };
-        result.unwrap_or_else(Outcome::Failed)
+        result.unwrap_or_else(|stop| match stop {
+            Stop::Failed(failure) => Outcome::Failed(failure),
+            Stop::Waiting => Outcome::Waiting,
+        })
     }
 
-    fn next_batch(&mut self, close: bool) -> Result<Outcome, Failure> {
-        let full = self.fill(Until::Bytes(self.max_bytes))?;
+    fn next_batch(&mut self, close: bool) -> Result<Outcome, Stop> {
+        let full = match self.fill(Until::Bytes(self.max_bytes)) {
+            // What was read before it need not wait.
+            Err(Stop::Waiting) if close && !self.lines.is_empty() => false,
+            full => full?,
+        };
         if self.lines.is_empty() || !(full || close) {
             return Ok(Outcome::Exhausted);
         }
@@ -124,7 +146,7 @@ impl<F: Feed> Workshop<F> {
         Ok(Outcome::Built(Built { bounds, members }))
     }
 
-    fn again(&mut self, bounds: Bounds) -> Result<Outcome, Failure> {
+    fn again(&mut self, bounds: Bounds) -> Result<Outcome, Stop> {
         self.lines.clear(usize::MAX);
         self.position = bounds.from;
         self.fill(Until::Position(bounds.to))?;
@@ -136,7 +158,8 @@ impl<F: Feed> Workshop<F> {
                     self.position.0, bounds.from.0, bounds.to.0
                 ),
             )
-            .remedy("run `fogbeat journal verify`"));
+            .remedy("run `fogbeat journal verify`")
+            .into());
         }
         let members = self.pack(bounds)?;
         self.finish(bounds, IDLE_BUFFER);
@@ -162,14 +185,18 @@ impl<F: Feed> Workshop<F> {
     }
 
     /// Reads on until the batch is full (`true`) or nothing more is durable.
-    fn fill(&mut self, until: Until) -> Result<bool, Failure> {
+    fn fill(&mut self, until: Until) -> Result<bool, Stop> {
         loop {
             if matches!(until, Until::Position(to) if self.position >= to) {
                 return Ok(true);
             }
             let asked = self.position;
-            let page = self.feed.read(asked, PAGE).map_err(|error| {
-                Failure::new("journal", error.to_string()).remedy("run `fogbeat journal verify`")
+            let page = self.feed.read(asked, PAGE).map_err(|error| match error {
+                ReadError::Damaged { .. } => Stop::Waiting,
+                error => {
+                    let failure = Failure::new("journal", error.to_string());
+                    Stop::Failed(failure.remedy("run `fogbeat journal verify`"))
+                }
             })?;
             let context = match self.context.take().filter(|known| known.spool == page.spool) {
                 Some(known) => Context { boot: page.boot, ..known },

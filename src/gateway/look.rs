@@ -25,7 +25,9 @@ pub fn inspect(journal: &Journal) -> Value {
             json!({ "name": uplink.name(), "cursor": cursor.0, "open": uplink.open(), "queued_readings": queued })
         })
         .collect();
-    json!({ "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks })
+    json!({
+        "spool": journal.spool(), "generations": journal.generations(), "damage": journal.damage(), "uplinks": uplinks,
+    })
 }
 
 /// Whether every value of a generation is there and sound.

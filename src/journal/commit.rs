@@ -31,6 +31,8 @@ const MOST_NUMBERS: u32 = 1 << 30;
 /// What the driver asks of the committer.
 pub enum Order {
     Commit,
+    /// Goes on in a new generation, if this one is still the head.
+    Leave(u32),
     /// Ends the generation; nothing is appended after it.
     Seal,
 }
@@ -95,6 +97,7 @@ impl Committer {
         while let Ok(order) = next(orders) {
             match order {
                 Order::Commit => self.commit(),
+                Order::Leave(number) => self.leave(number),
                 Order::Seal => self.seal(),
             }
             self.inner.committed.notify_one();
@@ -213,6 +216,15 @@ impl Committer {
     fn roll_over(&mut self, number: u32, count: u32) {
         if let Err(error) = self.next_head(Some((number, count))) {
             tracing::warn!(%error, "no new generation could be opened; the journal goes on in the old one");
+        }
+    }
+
+    fn leave(&mut self, damaged: u32) {
+        if let Head::Open { generation, next_n, .. } = &self.head
+            && generation.number() == damaged
+        {
+            let count = *next_n;
+            self.roll_over(damaged, count);
         }
     }
 

@@ -43,7 +43,7 @@ const CRC: Range<usize> = 4..8;
 #[repr(u8)]
 pub enum Kind {
     Readings = 0,
-    /// A device's name; the key carries its number.
+    /// A device's name; the key carries its number, and so does `first_n`.
     Name = 1,
     /// What the generation as a whole is about (JSON).
     Generation = 2,
@@ -156,14 +156,14 @@ impl Encoder {
         }
     }
 
-    /// A value that is no block of readings.
-    pub fn encode_plain(&self, kind: Kind, generation: u32, body: &[u8]) -> Vec<u8> {
+    /// A value that is no block of readings; `first_n` is the device's number for a name, else 0.
+    pub fn encode_plain(&self, kind: Kind, generation: u32, first_n: u32, body: &[u8]) -> Vec<u8> {
         let header = Header {
             kind,
             boot_tag: 0,
             clock_epoch: 0,
             generation,
-            first_n: 0,
+            first_n,
             count: 0,
             earliest_ms: 0,
             latest_ms: 0,
@@ -247,6 +247,30 @@ pub fn decode_plain(value: &[u8], kind: Kind) -> Result<&[u8], BlockError> {
         return Err(BlockError::Malformed);
     }
     Ok(opened.body)
+}
+
+/// How a value may begin; far from proof, but it spares nearly every sum.
+pub fn may_begin(bytes: &[u8]) -> bool {
+    matches!(*bytes, [VERSION, 0..=7, 0..=7, ORIGIN_HERE, ..])
+}
+
+/// How long the unsealed value is that `bytes` begin with, by what its header and its zstd frame say. Nothing is checked.
+pub fn extent(bytes: &[u8]) -> Option<usize> {
+    let &[VERSION, _, codec, _, ..] = bytes else { return None };
+    let mut rest = bytes.get(CRC.end..)?;
+    let key = varint::take(&mut rest)?;
+    for _boot_epoch_generation_first_count in 0..5 {
+        varint::take(&mut rest)?;
+    }
+    let body_len = usize::try_from(varint::take(&mut rest)?).ok().filter(|len| *len <= MAX_BODY)?;
+    varint::take_signed(&mut rest)?;
+    varint::take(&mut rest)?;
+    let body = match codec {
+        CODEC_PLAIN => body_len,
+        CODEC_ZSTD => zstd::zstd_safe::find_frame_compressed_size(rest).ok()?,
+        _ => return None,
+    };
+    (key == NO_KEY && body <= rest.len()).then(|| bytes.len() - rest.len() + body)
 }
 
 struct Opened<'a> {

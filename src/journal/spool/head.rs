@@ -33,6 +33,7 @@ impl Spool {
                 created_ms: now.wall_ms,
                 count: 0,
                 missing: Vec::new(),
+                damage: None,
                 revision: 0,
                 bytes: 0,
             };

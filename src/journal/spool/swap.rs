@@ -10,8 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Weak;
 
-use super::{LANE, Spool, Tail, directory, remove_dir};
+use super::{LANE, Spool, Tail, remove_dir};
 use crate::journal::manifest::{Manifest, Record};
+use crate::journal::salvage;
 
 /// A database that is the generation no more.
 pub(super) struct Replaced {
@@ -70,7 +71,7 @@ impl Spool {
     pub(super) fn remove_replaced(&self, manifest: &Manifest) -> io::Result<()> {
         for entry in fs::read_dir(self.dir.join(LANE))? {
             let entry = entry?;
-            let Some((number, revision)) = directory(&entry.file_name()) else { continue };
+            let Some((number, revision)) = salvage::directory(&entry.file_name()) else { continue };
             if manifest.generations.get(&number).is_some_and(|record| record.revision != revision) {
                 remove_dir(&entry.path())?;
             }

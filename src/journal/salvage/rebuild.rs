@@ -1,0 +1,167 @@
+//! A new database from what was salvaged, and the exact account of what it lacks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use super::values::{Reader, Value};
+use crate::journal::block::{self, Kind};
+use crate::journal::disk::Disk;
+use crate::journal::generation::{Generation, GenerationError};
+use crate::journal::manifest::Missing;
+use crate::journal::types::GapCause;
+
+/// Values put into sled under one flush.
+const TOGETHER: usize = 256;
+
+/// What lies in a file of salvaged values.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// First number to the number behind the last one; no two overlap.
+    numbers: BTreeMap<u32, u32>,
+    /// What the generation said of itself, if that was found.
+    pub about: Option<Vec<u8>>,
+    /// Values that are worth a database: all but names and what the generation said of itself.
+    pub values: usize,
+}
+
+impl Survey {
+    /// Reads the file through. Numbers at or above `limit` were never given: a commit that failed left them.
+    ///
+    /// # Errors
+    /// When the file cannot be read at all.
+    pub fn of(values: &Path, generation: u32, limit: Option<u32>) -> io::Result<Self> {
+        let mut survey = Self::default();
+        for value in Reader::open(values, generation)? {
+            if !wanted(&value, limit) {
+                continue;
+            }
+            match value.header.kind {
+                Kind::Readings => {
+                    survey.values += 1;
+                    let after = value.header.first_n.saturating_add(value.header.count);
+                    survey
+                        .numbers
+                        .insert(value.header.first_n, limit.map_or(after, |limit| after.min(limit)));
+                }
+                Kind::Generation => {
+                    survey.about =
+                        block::decode_plain(&value.bytes, Kind::Generation).ok().map(<[u8]>::to_vec);
+                }
+                Kind::Name => {}
+            }
+        }
+        Ok(survey)
+    }
+
+    /// The number behind the last one found.
+    pub fn end(&self) -> u32 {
+        self.numbers.values().copied().max().unwrap_or(0)
+    }
+
+    /// Readings found.
+    pub fn readings(&self) -> u64 {
+        self.numbers.iter().map(|(first, after)| u64::from(after.saturating_sub(*first))).sum()
+    }
+
+    /// What of `0..count` is not there: lost, unless `known` has told its cause already.
+    pub fn missing(&self, count: u32, known: &[Missing]) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        let mut reached = 0;
+        for (&first, &after) in &self.numbers {
+            tell(&mut missing, reached, first.min(count), known);
+            reached = reached.max(after);
+        }
+        tell(&mut missing, reached, count, known);
+        missing
+    }
+}
+
+/// Adds the numbers `from..to` to what is missing.
+fn tell(missing: &mut Vec<Missing>, begin: u32, to: u32, known: &[Missing]) {
+    let lost = |first, last| Missing { first, last, cause: GapCause::Lost, devices: BTreeMap::new() };
+    let mut from = begin;
+    for told in known.iter().filter(|told| told.last >= begin && told.first < to) {
+        if told.first > from {
+            missing.push(lost(from, told.first - 1));
+            from = told.first;
+        }
+        let last = told.last.min(to - 1);
+        // Of a part it is not known how many each device gave.
+        let whole = (from, last) == (told.first, told.last);
+        let devices = if whole { told.devices.clone() } else { BTreeMap::new() };
+        missing.push(Missing { first: from, last, cause: told.cause, devices });
+        from = last.saturating_add(1);
+    }
+    if from < to {
+        missing.push(lost(from, to - 1));
+    }
+}
+
+fn wanted(value: &Value, limit: Option<u32>) -> bool {
+    let empty = value.header.kind == Kind::Readings && value.header.count == 0;
+    let never_given =
+        value.header.kind == Kind::Readings && limit.is_some_and(|limit| value.header.first_n >= limit);
+    !empty && !never_given
+}
+
+/// Makes the database; it is on disk with its directory when this returns. Its real size is handed back.
+///
+/// # Errors
+/// When the disk or sled refuses.
+pub fn build(
+    disk: &dyn Disk,
+    dir: &Path,
+    generation: u32,
+    about: &[u8],
+    values: &Path,
+    limit: Option<u32>,
+) -> Result<u64, GenerationError> {
+    let database = Generation::create(disk, dir, generation, about)?;
+    let mut group = Vec::with_capacity(TOGETHER);
+    for value in Reader::open(values, generation)?.filter(|value| wanted(value, limit)) {
+        if value.header.kind == Kind::Generation {
+            continue;
+        }
+        group.push((value.key, value.bytes));
+        if group.len() == TOGETHER {
+            database.commit(disk, &group)?;
+            group.clear();
+        }
+    }
+    database.commit(disk, &group)?;
+    Ok(database.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey(numbers: &[(u32, u32)]) -> Survey {
+        Survey { numbers: numbers.iter().copied().collect(), ..Survey::default() }
+    }
+
+    fn ranges(missing: &[Missing]) -> Vec<(u32, u32, GapCause)> {
+        missing.iter().map(|missing| (missing.first, missing.last, missing.cause)).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_told_exactly() {
+        use GapCause::{Lost, Thinned};
+        assert_eq!(ranges(&survey(&[(0, 10)]).missing(10, &[])), []);
+        assert_eq!(ranges(&survey(&[]).missing(10, &[])), [(0, 9, Lost)]);
+        assert_eq!(ranges(&survey(&[]).missing(0, &[])), []);
+        let holes = survey(&[(2, 4), (7, 9)]).missing(12, &[]);
+        assert_eq!(ranges(&holes), [(0, 1, Lost), (4, 6, Lost), (9, 11, Lost)]);
+        assert_eq!(ranges(&survey(&[(0, 10)]).missing(8, &[])), []);
+
+        let devices = BTreeMap::from([("bike".to_owned(), 6)]);
+        let known = [Missing { first: 4, last: 9, cause: Thinned, devices: devices.clone() }];
+        let whole = survey(&[(0, 2)]).missing(12, &known);
+        assert_eq!(ranges(&whole), [(2, 3, Lost), (4, 9, Thinned), (10, 11, Lost)]);
+        assert_eq!(whole[1].devices, devices);
+        let part = survey(&[(0, 6)]).missing(12, &known);
+        assert_eq!(ranges(&part), [(6, 9, Thinned), (10, 11, Lost)]);
+        assert!(part[0].devices.is_empty());
+    }
+}
