@@ -46,7 +46,7 @@ impl Feed for JournalFeed {
         self.journal.watch_watermark()
     }
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
-        self.journal.read(from, max)
+        self.journal.read_for(&self.cursor, from, max)
     }
     fn open(&self) -> Vec<Bounds> {
         self.cursor.open()

@@ -83,8 +83,11 @@ pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> 
             Entry::Reading { seq, device, reading } => {
                 lines.write_reading(&mut text, seq.0, page.boot, device, reading);
             }
+            Entry::Summary { at, device, summary } => {
+                lines.write_summary(&mut text, at.0, page.boot, device, summary);
+            }
             Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
-            Entry::Gap { first, last, cause, devices } => {
+            Entry::Gap { first, last, cause, devices, .. } => {
                 lines.write_gap(&mut text, first.0, last.0, cause_label(*cause), devices);
             }
         }

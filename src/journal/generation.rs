@@ -261,7 +261,7 @@ impl Drop for Generation {
 /// The key under which a value with this header lies.
 pub fn key(header: &Header) -> u64 {
     match header.kind {
-        Kind::Readings => u64::from(header.first_n),
+        Kind::Readings | Kind::Summaries => u64::from(header.first_n),
         Kind::Name => NAMES | u64::from(header.first_n),
         Kind::Generation => META,
     }

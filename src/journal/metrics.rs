@@ -33,6 +33,8 @@ pub struct Metrics {
     salvaged: Counter,
     pub damaged: Gauge,
     pub quarantine_bytes: Gauge,
+    thinned: Counter,
+    thinnings: Counter,
     state: Mutex<CommitState>,
 }
 
@@ -54,6 +56,8 @@ impl Default for Metrics {
             salvaged: Counter::default(),
             damaged: Gauge::default(),
             quarantine_bytes: Gauge::default(),
+            thinned: Counter::default(),
+            thinnings: Counter::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -95,6 +99,8 @@ impl Metrics {
             Unit::Bytes,
             self.quarantine_bytes.clone(),
         );
+        r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
+        r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
     }
 
     pub(super) fn committed(&self, readings: usize, took: Duration) {
@@ -107,6 +113,12 @@ impl Metrics {
         self.repaired.inc();
         self.salvaged.inc_by(repaired.salvaged);
         self.lost.inc_by(repaired.lost);
+    }
+
+    /// A generation was thinned; `readings` of it were readings until then.
+    pub(super) fn thinned(&self, readings: u64) {
+        self.thinned.inc_by(readings);
+        self.thinnings.inc();
     }
 
     pub(super) fn head_bytes(&self, bytes: u64) {

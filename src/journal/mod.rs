@@ -36,13 +36,14 @@ mod metrics;
 mod policy;
 pub mod salvage;
 mod spool;
+mod thin;
 mod told;
 mod types;
 mod varint;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +60,10 @@ pub use disk::{Disk, RealDisk, disk_usage};
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use salvage::Program;
-pub use spool::{GenerationStatus, OpenError, Recovered, Repaired, SalvageError, Verified};
+pub use spool::{
+    GenerationStatus, OpenError, Recovered, Repaired, SalvageError, ThinnedGeneration, Thinning, Verified,
+};
+pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
 pub use types::{
     Appended, Bounds, CursorError, DeviceCounts, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt,
@@ -136,6 +140,9 @@ pub struct JournalStatus {
     /// Left out when nothing was ever damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<DamageStatus>,
+    /// Readings on disk that gave way to summaries, and the generations they are of.
+    pub thinned: u64,
+    pub thinned_generations: usize,
     pub devices: usize,
     pub generations: usize,
     pub bytes: u64,
@@ -208,7 +215,7 @@ impl Journal {
         let mark = Mark::open(&dir).map_err(unusable)?;
         let cursors = cursor::Cursors::open(&dir, Arc::clone(&disk))?;
         let mut known = spool::Known::default();
-        mark.read().into_iter().chain(cursors.reached()).for_each(|seq| known.given(seq));
+        mark.read().into_iter().chain(cursors.given()).for_each(|seq| known.given(seq));
         let (spool, recovered) = Spool::open(&dir, disk, clock, known)?;
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
@@ -307,6 +314,48 @@ impl Journal {
         read
     }
 
+    /// As [`Journal::read`], for the uplink that is to be given what is read: from the moment it has taken something of a
+    /// generation until its cursor is past it, that generation is not thinned.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn read_for(&self, uplink: &UplinkCursor, from: Seq, max: usize) -> Result<Page, ReadError> {
+        loop {
+            let page = self.read(from, max)?;
+            let Some(first) = page.entries.first() else { return Ok(page) };
+            let generation = first.span().0.generation();
+            if generation <= uplink.reached() {
+                return Ok(page);
+            }
+            // Read once more: between the two the generation may have been replaced. Now it cannot be any more.
+            uplink.reach(generation);
+        }
+    }
+
+    /// Thins one generation, if one can be thinned: readings give way to 10 s summaries, when there are no such readings
+    /// any more, 10 s summaries to 1 min ones. Blocking, for seconds.
+    ///
+    /// # Errors
+    /// [`ThinError`]; the generation is as it was.
+    pub fn thin_one(&self) -> Result<Thinning, ThinError> {
+        let inner = &self.inner;
+        let go_on = || !*inner.close.borrow();
+        let result = inner.spool.thin_one(&inner.cursors, &go_on);
+        if let Ok(Thinning::Done(done)) = &result {
+            inner.metrics.thinned(done.readings);
+            tracing::info!(
+                generation = done.generation,
+                window_s = done.level.window_s(),
+                readings = done.readings,
+                summaries = done.summaries,
+                bytes_before = done.before,
+                bytes_after = done.after,
+                "thinned: readings gave way to summaries because the journal's quota is reached"
+            );
+        }
+        result
+    }
+
     /// Readings at or after `cursor` that are durable.
     pub fn backlog(&self, cursor: Seq) -> u64 {
         self.inner.spool.backlog(cursor, *self.inner.watermark.borrow())
@@ -360,6 +409,8 @@ impl Journal {
             commits: metrics.commits(),
             lost: metrics.lost.get(),
             damage: self.damage(),
+            thinned: generations.iter().map(|generation| generation.thinned).sum(),
+            thinned_generations: generations.iter().filter(|g| g.window_s.is_some()).count(),
             devices: self.inner.devices.len(),
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),

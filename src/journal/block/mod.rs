@@ -3,7 +3,7 @@
 //! ```text
 //! 0  u8   format version (1)          8..      varints, in this order:
 //! 1  u8   kind (0 readings, 1 name,               key id (0: not sealed), boot tag, clock epoch,
-//!         2 generation)                           generation, first n, count, body length before
+//!         2 generation, 3 summaries)              generation, first n, count, body length before
 //! 2  u8   codec (0 plain, 1 zstd)                 compression, earliest wall ms (zigzag), latest - earliest
 //! 3  u8   origin (0: this gateway)    then        the body
 //! 4  u32  crc32c, little-endian, of everything else
@@ -17,12 +17,14 @@
 //! Not promised: that an older binary reads a newer version. It reports [`BlockError::Version`] and leaves the value be.
 
 mod columns;
+mod summaries;
 
 use std::ops::Range;
 
 use super::varint;
 use crate::clock::BootId;
 use crate::reading::Reading;
+use crate::reading::summary::Summary;
 
 /// Most bytes of one value. A sled leaf holds up to about 20 values and must stay under a quarter of its 512 KiB segment.
 pub const MAX_VALUE: usize = 4096;
@@ -47,6 +49,8 @@ pub enum Kind {
     Name = 1,
     /// What the generation as a whole is about (JSON).
     Generation = 2,
+    /// Summaries in place of readings; they are numbered from 0 as readings are.
+    Summaries = 3,
 }
 
 /// Everything a header says.
@@ -143,6 +147,29 @@ impl Encoder {
             earliest_ms: if count == 0 { 0 } else { earliest_ms },
             latest_ms: if count == 0 { 0 } else { latest_ms },
         };
+        self.pack(&header)
+    }
+
+    /// Encodes summaries (at most [`MAX_READINGS`], of windows of one length, sorted by device) as one value of any
+    /// size.
+    pub fn encode_summaries(&mut self, place: Place, window_s: u16, summaries: &[Summary]) -> Vec<u8> {
+        let walls = || summaries.iter().map(|summary| summary.arrival.wall_ms);
+        self.body.clear();
+        summaries::write(window_s, summaries.iter(), &mut self.body);
+        self.pack(&Header {
+            kind: Kind::Summaries,
+            boot_tag: place.boot_tag,
+            clock_epoch: place.clock_epoch,
+            generation: place.generation,
+            first_n: place.first_n,
+            count: summaries.len() as u32,
+            earliest_ms: walls().min().unwrap_or(0),
+            latest_ms: walls().max().unwrap_or(0),
+        })
+    }
+
+    /// The body as a value, compressed where that helps.
+    fn pack(&mut self, header: &Header) -> Vec<u8> {
         self.packed.clear();
         self.packed.reserve(zstd::zstd_safe::compress_bound(self.body.len()));
         let packed = match &mut self.compressor {
@@ -150,9 +177,9 @@ impl Encoder {
             None => false,
         };
         if packed && self.packed.len() < self.body.len() {
-            seal(&header, CODEC_ZSTD, self.body.len(), &self.packed)
+            seal(header, CODEC_ZSTD, self.body.len(), &self.packed)
         } else {
-            seal(&header, CODEC_PLAIN, self.body.len(), &self.body)
+            seal(header, CODEC_PLAIN, self.body.len(), &self.body)
         }
     }
 
@@ -212,8 +239,25 @@ pub fn header(value: &[u8]) -> Result<Header, BlockError> {
 /// # Errors
 /// See [`BlockError`]; on an error `out` is left as it was.
 pub fn decode(value: &[u8], out: &mut Vec<Reading>) -> Result<Header, BlockError> {
+    decode_as(Kind::Readings, value, out, columns::read)
+}
+
+/// Decodes a block of summaries; they are appended to `out`, whole and in order.
+///
+/// # Errors
+/// See [`BlockError`]; on an error `out` is left as it was.
+pub fn decode_summaries(value: &[u8], out: &mut Vec<Summary>) -> Result<Header, BlockError> {
+    decode_as(Kind::Summaries, value, out, summaries::read)
+}
+
+fn decode_as<T>(
+    kind: Kind,
+    value: &[u8],
+    out: &mut Vec<T>,
+    read: impl FnOnce(&[u8], usize, &mut Vec<T>) -> Option<()>,
+) -> Result<Header, BlockError> {
     let opened = open(value)?;
-    if opened.header.kind != Kind::Readings {
+    if opened.header.kind != kind {
         return Err(BlockError::Malformed);
     }
     let before = out.len();
@@ -230,7 +274,7 @@ pub fn decode(value: &[u8], out: &mut Vec<Reading>) -> Result<Header, BlockError
     if body.len() != opened.body_len {
         return Err(BlockError::Malformed);
     }
-    if columns::read(body, opened.header.count as usize, out).is_none() {
+    if read(body, opened.header.count as usize, out).is_none() {
         out.truncate(before);
         return Err(BlockError::Malformed);
     }
@@ -294,6 +338,7 @@ fn open(value: &[u8]) -> Result<Opened<'_>, BlockError> {
         0 => Kind::Readings,
         1 => Kind::Name,
         2 => Kind::Generation,
+        3 => Kind::Summaries,
         _ => return Err(BlockError::Malformed),
     };
     let mut rest = value.get(CRC.end..).unwrap_or_default();

@@ -3,6 +3,7 @@ use smallvec::SmallVec;
 
 use super::*;
 use crate::clock::{Stamp, WallQuality};
+use crate::reading::summary::Sources;
 use crate::reading::{Contact, DeviceId, DeviceTime, Reason, RrIntervals, RrUnit, Source};
 
 const PLACE: Place = Place { boot_tag: 0xf5c5_f06f, clock_epoch: 0, generation: 7, first_n: 41 };
@@ -62,6 +63,34 @@ fn reading() -> impl Strategy<Value = Reading> {
     )
 }
 
+fn summary() -> impl Strategy<Value = Summary> {
+    let counts = (1..1000u32, 0..1000u32, any::<u16>(), any::<u16>(), any::<u32>(), any::<u32>());
+    (0..5u32, any::<(u64, i64, bool)>(), any::<Option<i64>>(), 0..16u8, counts).prop_map(
+        |(device, (uptime_ms, wall_ms, synced), device_time, sources, (n, idle, a, b, above, rr_n))| {
+            let bpm_n = n.saturating_sub(idle);
+            let (bpm_min, bpm_max) = if bpm_n == 0 { (0, 0) } else { (a.min(b), a.max(b)) };
+            let floor = u64::from(bpm_n) * u64::from(bpm_min);
+            Summary {
+                device: DeviceId(device),
+                window_s: 10,
+                arrival: Stamp {
+                    uptime_ms,
+                    wall_ms,
+                    quality: if synced { WallQuality::Synced } else { WallQuality::Unsynced },
+                },
+                device_time,
+                sources: Sources::from_bits(sources).unwrap(),
+                n,
+                bpm_n,
+                bpm_sum: if bpm_n == 0 { 0 } else { floor + u64::from(above) },
+                bpm_min,
+                bpm_max,
+                rr_n,
+            }
+        },
+    )
+}
+
 fn encoded(readings: &[Reading]) -> Vec<u8> {
     Encoder::new().encode(PLACE, readings.iter())
 }
@@ -92,7 +121,23 @@ proptest! {
     }
 
     #[test]
+    fn every_summary_comes_back_as_it_was(
+        summaries in proptest::collection::vec(summary(), 0..50),
+        window_s in 1..100u16,
+    ) {
+        let summaries: Vec<Summary> = summaries.into_iter().map(|s| Summary { window_s, ..s }).collect();
+        let value = Encoder::new().encode_summaries(PLACE, window_s, &summaries);
+        let mut back = Vec::new();
+        let header = decode_summaries(&value, &mut back).unwrap();
+        prop_assert_eq!(&back, &summaries);
+        prop_assert_eq!(header.count as usize, summaries.len());
+        prop_assert_eq!((header.generation, header.first_n), (7, 41));
+        prop_assert_eq!(decode(&value, &mut Vec::new()), Err(BlockError::Malformed));
+    }
+
+    #[test]
     fn arbitrary_bodies_never_panic(body: Vec<u8>, count in 0..1000usize) {
+        let _ = summaries::read(&body, count, &mut Vec::new());
         let _ = columns::read(&body, count, &mut Vec::new());
         let _ = decode(&body, &mut Vec::new());
     }

@@ -33,7 +33,7 @@ pub struct Job {
     pub source: PathBuf,
     /// Where the values go.
     pub target: PathBuf,
-    /// Numbers that are known to have been given.
+    /// Numbers of readings, or of summaries, that are known to have been given.
     pub count: u32,
 }
 
@@ -75,7 +75,7 @@ impl Found {
         if !self.keys.insert(key) {
             return Ok(());
         }
-        if header.kind == Kind::Readings {
+        if matches!(header.kind, Kind::Readings | Kind::Summaries) {
             self.numbers.insert(header.first_n, header.first_n.saturating_add(header.count));
         }
         self.writer.put(key, value)

@@ -8,8 +8,7 @@ use super::values::{Reader, Value};
 use crate::journal::block::{self, Kind};
 use crate::journal::disk::Disk;
 use crate::journal::generation::{Generation, GenerationError};
-use crate::journal::manifest::Missing;
-use crate::journal::types::GapCause;
+use crate::journal::manifest::{Missing, Record};
 
 /// Values put into sled under one flush.
 const TOGETHER: usize = 256;
@@ -19,6 +18,7 @@ const TOGETHER: usize = 256;
 pub struct Survey {
     /// First number to the number behind the last one; no two overlap.
     numbers: BTreeMap<u32, u32>,
+    pub summaries: u64,
     /// What the generation said of itself, if that was found.
     pub about: Option<Vec<u8>>,
     /// Values that are worth a database: all but names and what the generation said of itself.
@@ -37,6 +37,10 @@ impl Survey {
                 continue;
             }
             match value.header.kind {
+                Kind::Summaries => {
+                    survey.values += 1;
+                    survey.summaries += u64::from(value.header.count);
+                }
                 Kind::Readings => {
                     survey.values += 1;
                     let after = value.header.first_n.saturating_add(value.header.count);
@@ -64,45 +68,27 @@ impl Survey {
         self.numbers.iter().map(|(first, after)| u64::from(after.saturating_sub(*first))).sum()
     }
 
-    /// What of `0..count` is not there: lost, unless `known` has told its cause already.
-    pub fn missing(&self, count: u32, known: &[Missing]) -> Vec<Missing> {
+    /// What of the record's numbers, being `count` in all, is not there: lost, unless its cause is known already.
+    pub fn missing(&self, count: u32, record: &Record) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut reached = 0;
         for (&first, &after) in &self.numbers {
-            tell(&mut missing, reached, first.min(count), known);
+            if reached < first.min(count) {
+                record.tell_missing(reached, first.min(count), &mut missing);
+            }
             reached = reached.max(after);
         }
-        tell(&mut missing, reached, count, known);
+        if reached < count {
+            record.tell_missing(reached, count, &mut missing);
+        }
         missing
     }
 }
 
-/// Adds the numbers `from..to` to what is missing.
-fn tell(missing: &mut Vec<Missing>, begin: u32, to: u32, known: &[Missing]) {
-    let lost = |first, last| Missing { first, last, cause: GapCause::Lost, devices: BTreeMap::new() };
-    let mut from = begin;
-    for told in known.iter().filter(|told| told.last >= begin && told.first < to) {
-        if told.first > from {
-            missing.push(lost(from, told.first - 1));
-            from = told.first;
-        }
-        let last = told.last.min(to - 1);
-        // Of a part it is not known how many each device gave.
-        let whole = (from, last) == (told.first, told.last);
-        let devices = if whole { told.devices.clone() } else { BTreeMap::new() };
-        missing.push(Missing { first: from, last, cause: told.cause, devices });
-        from = last.saturating_add(1);
-    }
-    if from < to {
-        missing.push(lost(from, to - 1));
-    }
-}
-
 fn wanted(value: &Value, limit: Option<u32>) -> bool {
-    let empty = value.header.kind == Kind::Readings && value.header.count == 0;
-    let never_given =
-        value.header.kind == Kind::Readings && limit.is_some_and(|limit| value.header.first_n >= limit);
-    !empty && !never_given
+    let numbered = matches!(value.header.kind, Kind::Readings | Kind::Summaries);
+    let never_given = limit.is_some_and(|limit| value.header.first_n >= limit);
+    !numbered || (value.header.count > 0 && !never_given)
 }
 
 /// Makes the database; it is on disk with its directory when this returns. Its real size is handed back.
@@ -136,9 +122,23 @@ pub fn build(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::manifest::State;
+    use crate::journal::types::GapCause;
 
-    fn survey(numbers: &[(u32, u32)]) -> Survey {
-        Survey { numbers: numbers.iter().copied().collect(), ..Survey::default() }
+    fn missing(numbers: &[(u32, u32)], count: u32, known: &[Missing]) -> Vec<Missing> {
+        let record = Record {
+            state: State::Quarantined,
+            spool: String::new(),
+            boot: String::new(),
+            created_ms: 0,
+            count,
+            missing: known.to_vec(),
+            damage: None,
+            summaries: None,
+            revision: 0,
+            bytes: 0,
+        };
+        Survey { numbers: numbers.iter().copied().collect(), ..Survey::default() }.missing(count, &record)
     }
 
     fn ranges(missing: &[Missing]) -> Vec<(u32, u32, GapCause)> {
@@ -147,21 +147,22 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_exactly() {
-        use GapCause::{Lost, Thinned};
-        assert_eq!(ranges(&survey(&[(0, 10)]).missing(10, &[])), []);
-        assert_eq!(ranges(&survey(&[]).missing(10, &[])), [(0, 9, Lost)]);
-        assert_eq!(ranges(&survey(&[]).missing(0, &[])), []);
-        let holes = survey(&[(2, 4), (7, 9)]).missing(12, &[]);
+        use GapCause::{Lost, Withheld};
+        assert_eq!(ranges(&missing(&[(0, 10)], 10, &[])), []);
+        assert_eq!(ranges(&missing(&[], 10, &[])), [(0, 9, Lost)]);
+        assert_eq!(ranges(&missing(&[], 0, &[])), []);
+        let holes = missing(&[(2, 4), (7, 9)], 12, &[]);
         assert_eq!(ranges(&holes), [(0, 1, Lost), (4, 6, Lost), (9, 11, Lost)]);
-        assert_eq!(ranges(&survey(&[(0, 10)]).missing(8, &[])), []);
+        assert_eq!(ranges(&missing(&[(0, 10)], 8, &[])), []);
+        assert_eq!(ranges(&missing(&[(9, 12)], 8, &[])), [(0, 7, Lost)]);
 
         let devices = BTreeMap::from([("bike".to_owned(), 6)]);
-        let known = [Missing { first: 4, last: 9, cause: Thinned, devices: devices.clone() }];
-        let whole = survey(&[(0, 2)]).missing(12, &known);
-        assert_eq!(ranges(&whole), [(2, 3, Lost), (4, 9, Thinned), (10, 11, Lost)]);
+        let known = [Missing { first: 4, last: 9, cause: Withheld, devices: devices.clone() }];
+        let whole = missing(&[(0, 2)], 12, &known);
+        assert_eq!(ranges(&whole), [(2, 3, Lost), (4, 9, Withheld), (10, 11, Lost)]);
         assert_eq!(whole[1].devices, devices);
-        let part = survey(&[(0, 6)]).missing(12, &known);
-        assert_eq!(ranges(&part), [(6, 9, Thinned), (10, 11, Lost)]);
+        let part = missing(&[(0, 6)], 12, &known);
+        assert_eq!(ranges(&part), [(6, 9, Withheld), (10, 11, Lost)]);
         assert!(part[0].devices.is_empty());
     }
 }

@@ -34,6 +34,7 @@ impl Spool {
                 count: 0,
                 missing: Vec::new(),
                 damage: None,
+                summaries: None,
                 revision: 0,
                 bytes: 0,
             };

@@ -22,6 +22,11 @@ pub struct GenerationStatus {
     pub created_ms: i64,
     pub readings: u32,
     pub lost: u64,
+    /// Readings that gave way to summaries.
+    pub thinned: u64,
+    /// Length of these summaries' windows, s; left out where readings are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<u16>,
     pub bytes: u64,
 }
 
@@ -43,12 +48,14 @@ impl Spool {
         self.record_at_or_after(0).map(|(number, _)| Seq::new(number, 0))
     }
 
-    /// Readings at or after `cursor` and before `watermark`.
+    /// Readings at or after `cursor` and before `watermark`; what was thinned is none any more.
     pub fn backlog(&self, cursor: Seq, watermark: Seq) -> u64 {
         let state = self.state();
         let records = state.manifest.generations.range(cursor.generation()..);
         let counts = records.map(|(&number, record)| {
-            let count = if record.state == State::Open && number == watermark.generation() {
+            let count = if record.summaries.is_some() {
+                0
+            } else if record.state == State::Open && number == watermark.generation() {
                 watermark.n()
             } else {
                 record.count
@@ -139,6 +146,8 @@ impl Spool {
                     record.count
                 },
                 lost: record.lost(),
+                thinned: record.thinned(),
+                window_s: record.summaries.map(|summaries| summaries.window_s),
                 bytes: if open { head_bytes } else { record.bytes },
             }
         });

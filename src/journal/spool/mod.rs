@@ -16,6 +16,7 @@ mod read;
 mod recover;
 mod repair;
 mod swap;
+mod thin;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -33,6 +34,7 @@ pub use head::Health;
 pub use house::{GenerationStatus, Verified};
 pub use recover::{Known, Recovered};
 pub use repair::{Repaired, SalvageError};
+pub use thin::{ThinnedGeneration, Thinning};
 
 /// Sealed generations that readers keep open at a time; with the head that bounds the memory of sled's caches.
 const OPEN_TAILS: usize = 2;
@@ -65,6 +67,7 @@ pub struct Spool {
     state: Mutex<Generations>,
     /// Held while a generation is salvaged: one at a time.
     salvaging: Mutex<()>,
+    spared: Mutex<thin::Spared>,
 }
 
 struct Generations {

@@ -9,8 +9,8 @@ use super::{READ_BLOCKS, Spool, Tail};
 use crate::clock::BootId;
 use crate::journal::block::{self, BlockError};
 use crate::journal::generation::{Generation, GenerationError, Stored};
-use crate::journal::manifest::{Damage, Record, State};
-use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
+use crate::journal::manifest::{Damage, Missing, Record, State};
+use crate::journal::types::{Entry, Page, ReadError, Seq};
 use crate::reading::Reading;
 
 impl Spool {
@@ -52,7 +52,10 @@ impl Spool {
                     return self.read_generation(number, &record, from, watermark.n(), max, Some(head_names));
                 }
                 State::Sealed => {
-                    let mut page = self.read_generation(number, &record, from, record.count, max, None)?;
+                    let mut page = match record.summaries {
+                        None => self.read_generation(number, &record, from, record.count, max, None)?,
+                        Some(summaries) => self.read_summaries(number, &record, summaries, from, max)?,
+                    };
                     if page.next.n() >= record.count {
                         self.let_go(number);
                         page.entries.push(Entry::End { generation: number, count: record.count });
@@ -212,7 +215,7 @@ impl Spool {
     }
 
     /// A reader has come to a generation's end: one less open database. Another reader opens it again.
-    fn let_go(&self, number: u32) {
+    pub(super) fn let_go(&self, number: u32) {
         let mut state = self.state();
         let at = state.tails.iter().position(|tail| tail.generation.number() == number);
         let tail = at.map(|at| state.tails.remove(at));
@@ -228,7 +231,10 @@ impl Spool {
         let numbers: Vec<(u32, u32)> = {
             let state = self.state();
             let sealed = state.manifest.generations.iter().rev();
-            sealed.filter(|(_, r)| r.state == State::Sealed).map(|(&n, r)| (n, r.count)).collect()
+            sealed
+                .filter(|(_, r)| r.state == State::Sealed && r.summaries.is_none())
+                .map(|(&n, r)| (n, r.count))
+                .collect()
         };
         let mut seen = 0;
         let mut newest_ms = None;
@@ -299,7 +305,7 @@ fn explained(record: &Record, first: u32, last: u32) -> Result<(), Trouble> {
     if n > last { Ok(()) } else { Err(Trouble::Damage(format!("the readings from {n} on are not there"))) }
 }
 
-fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
+pub(super) fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
     let mut boot = [0u8; 16];
     // A boot id that cannot be read stays zero: stamps of that generation can then not be told apart by boot.
     let _ = hex::decode_to_slice(&record.boot, &mut boot);
@@ -318,29 +324,23 @@ fn gone(number: u32, record: &Record, from: Seq, after: Seq) -> Page {
 
 /// Tells why `first` to `last` are not there: by what the record knows; what it does not know of is lost.
 fn push_gaps(entries: &mut Vec<Entry>, generation: u32, record: &Record, first: u32, last: u32) {
-    let mut push = |first: u32, last: u32, cause, devices| {
-        let (first, last) = (Seq::new(generation, first), Seq::new(generation, last));
-        entries.push(Entry::Gap { first, last, cause, devices });
-    };
-    let mut n = first;
-    for missing in record.missing.iter().filter(|missing| missing.last >= first && missing.first <= last) {
-        if missing.first > n {
-            push(n, missing.first - 1, GapCause::Lost, Arc::default());
-        }
-        let (from, to) = (missing.first.max(first), missing.last.min(last));
-        // Of a part it is not known how many each device gave.
-        let whole = (from, to) == (missing.first, missing.last);
-        let devices = whole
-            .then(|| missing.devices.iter().map(|(name, count)| (name.as_str().into(), *count)).collect());
-        push(from, to, missing.cause, devices.unwrap_or_default());
-        n = to.saturating_add(1);
-    }
-    if n <= last {
-        push(n, last, GapCause::Lost, Arc::default());
+    let mut gaps = Vec::new();
+    record.tell_missing(first, last.saturating_add(1), &mut gaps);
+    entries.extend(gaps.iter().map(|missing| gap(generation, missing.first, missing)));
+}
+
+/// A gap at position `at` of its generation.
+pub(super) fn gap(generation: u32, at: u32, missing: &Missing) -> Entry {
+    Entry::Gap {
+        at: Seq::new(generation, at),
+        first: Seq::new(generation, missing.first),
+        last: Seq::new(generation, missing.last),
+        cause: missing.cause,
+        devices: missing.device_counts(),
     }
 }
 
 /// A device whose name is damaged is still told apart from the others.
-fn unnamed(generation: u32, device: u32) -> Arc<str> {
+pub(super) fn unnamed(generation: u32, device: u32) -> Arc<str> {
     format!("unnamed-{generation}-{device}").into()
 }

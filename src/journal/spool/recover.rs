@@ -90,7 +90,8 @@ impl Spool {
         };
         let (name, state) = (name.into(), Mutex::new(state));
         let salvaging = Mutex::new(());
-        let spool = Self { dir: dir.to_owned(), disk, clock, name, known, state, salvaging };
+        let spared = Mutex::default();
+        let spool = Self { dir: dir.to_owned(), disk, clock, name, known, state, salvaging, spared };
         spool.recover(&mut recovered).map_err(unusable)?;
         Ok((spool, recovered))
     }
@@ -277,6 +278,7 @@ fn with_directories(mut manifest: Manifest, dir: &Path) -> io::Result<Manifest> 
                     count: 0,
                     missing: Vec::new(),
                     damage: None,
+                    summaries: None,
                     revision,
                     bytes: 0,
                 };

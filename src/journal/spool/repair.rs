@@ -16,7 +16,7 @@ use super::{Generations, Spool, remove_dir, update};
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Damage, Missing, Record, State};
 use crate::journal::salvage::{self, Job, Program, Shelf, Survey};
-use crate::journal::types::ReadError;
+use crate::journal::types::{GapCause, ReadError};
 
 /// How long a generation may wait to be salvaged.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -50,7 +50,7 @@ pub struct Repaired {
     pub generation: u32,
     /// Numbers that were given, as far as it is known.
     pub count: u32,
-    /// Readings that were kept.
+    /// Readings that were kept, or summaries where readings had given way to them.
     pub salvaged: u64,
     /// Numbers that are gone.
     pub lost: u64,
@@ -205,7 +205,7 @@ impl Spool {
             generation: number,
             target: self.dir.join(salvage::QUARANTINE).join(format!("gen-{number}.values")),
             source,
-            count: record.count,
+            count: record.summaries.map_or(record.count, |summaries| summaries.count),
         };
         let done = self.salvage_from(&job, &record, damage, program, look);
         // Whatever is left of the work; the source stays for a look.
@@ -239,21 +239,24 @@ impl Spool {
         self.move_to_quarantine(number, record.revision)?;
         let trouble = program.run(job, look).err().map(|error| error.to_string());
         let limit = match damage {
-            Damage::Sealed => Some(record.count),
+            Damage::Sealed => Some(job.count),
             Damage::Torn => None,
         };
         let survey = match Survey::of(&job.target, number, limit) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Survey::default(),
             survey => survey?,
         };
-        let count = limit.unwrap_or_else(|| record.count.max(survey.end()));
+        let count = match damage {
+            Damage::Sealed => record.count,
+            Damage::Torn => record.count.max(survey.end()),
+        };
         if survey.values == 0 {
             return Ok(self.give_up(number, record, &survey, count, trouble)?);
         }
         let (revision, dir) = self.next_revision(number)?;
         let about = survey.about.clone().unwrap_or_else(|| about(record));
         let bytes = salvage::build(&*self.disk, &dir, number, &about, &job.target, limit)?;
-        let missing = survey.missing(count, &record.missing);
+        let missing = survey.missing(count, record);
         let repaired = account(number, count, &survey, &missing, trouble);
         self.swap(number, revision, |record| {
             record.state = State::Sealed;
@@ -275,7 +278,7 @@ impl Spool {
         count: u32,
         trouble: Option<String>,
     ) -> io::Result<Repaired> {
-        let missing = survey.missing(count, &record.missing);
+        let missing = survey.missing(count, record);
         let repaired = account(number, count, survey, &missing, trouble);
         let mut state = self.state();
         let mut manifest = state.manifest.clone();
@@ -284,6 +287,7 @@ impl Spool {
             record.damage = None;
             record.count = count;
             record.missing = missing;
+            record.summaries = None;
             if let Some(about) = &survey.about {
                 tell_about(record, about);
             }
@@ -315,8 +319,9 @@ fn account(
     missing: &[Missing],
     trouble: Option<String>,
 ) -> Repaired {
-    let lost = Record::lost_of(missing);
-    Repaired { generation, count, salvaged: survey.readings(), lost, trouble }
+    let lost = missing.iter().filter(|missing| missing.cause == GapCause::Lost).map(Missing::count).sum();
+    let salvaged = survey.readings() + survey.summaries;
+    Repaired { generation, count, salvaged, lost, trouble }
 }
 
 /// What a generation says of itself, when its own word was lost.
