@@ -49,7 +49,7 @@ const BLOCK: u64 = 1000;
 struct Template {
     root: tempfile::TempDir,
     /// What each number holds.
-    truth: BTreeMap<u64, Delivered>,
+    truth: BTreeMap<u64, Value>,
     /// Readings per generation.
     counts: BTreeMap<u32, u64>,
     head: u32,
@@ -100,9 +100,14 @@ impl Template {
         copy_dir(&setup.state_dir, &copy.state_dir);
         let lake = deliver(&copy);
         judge(&account.readings, &lake).require("damage, the spool before it");
-        let counts =
-            lake.ends.iter().filter(|(g, _)| **g <= head).map(|(generation, count)| (*generation, *count)).collect();
-        let truth = lake.readings;
+        let counts = lake
+            .ends
+            .iter()
+            .filter(|(g, _)| **g <= head)
+            .map(|(generation, count)| (*generation, *count))
+            .collect();
+        let truth =
+            lake.readings.into_iter().map(|(seq, got)| (seq, got.into())).collect::<BTreeMap<_, Value>>();
         println!("damage: {} readings in generations 1 to {head}", truth.len());
         Self { root, truth, counts, head }
     }
@@ -118,7 +123,7 @@ impl Template {
                 panic!("{what}: nobody sent number {seq}: {got:?}")
             };
             let unnamed = got.device.starts_with("unnamed-");
-            let got = Delivered {
+            let got = Value {
                 device: if unnamed { truth.device.clone() } else { got.device.clone() },
                 ..got.clone()
             };
@@ -146,10 +151,25 @@ impl Template {
     }
 }
 
+/// What a reading says.
+#[derive(Debug, Clone, PartialEq)]
+struct Value {
+    device: String,
+    stamp: i64,
+    bpm: Option<u64>,
+    rr_ms: Vec<f64>,
+}
+
+impl From<Delivered> for Value {
+    fn from(Delivered { device, stamp, bpm, rr_ms, .. }: Delivered) -> Self {
+        Self { device, stamp, bpm, rr_ms }
+    }
+}
+
 /// What came out of a damaged spool.
 #[derive(Default)]
 struct Seen {
-    readings: BTreeMap<u64, Delivered>,
+    readings: BTreeMap<u64, Value>,
     gaps: Vec<(u64, u64)>,
     ends: BTreeMap<u32, u64>,
 }
@@ -161,7 +181,11 @@ impl From<Lake> for Seen {
             assert_eq!(cause, "lost");
             (*first, *last)
         });
-        Self { gaps: gaps.collect(), readings: lake.readings, ends: lake.ends }
+        Self {
+            gaps: gaps.collect(),
+            readings: lake.readings.into_iter().map(|(seq, got)| (seq, got.into())).collect(),
+            ends: lake.ends,
+        }
     }
 }
 
@@ -256,7 +280,7 @@ fn read_all(journal: &Journal, what: &str) -> Seen {
                     };
                     let rr_ms = reading.rr.values.iter().map(|&value| f64::from(value)).collect();
                     let bpm = reading.bpm.map(|bpm| u64::from(bpm.get()));
-                    let got = Delivered { device: device.to_string(), stamp, bpm, rr_ms };
+                    let got = Value { device: device.to_string(), stamp, bpm, rr_ms };
                     assert!(seen.readings.insert(seq.0, got).is_none(), "{what}: {seq} twice");
                 }
                 Entry::Gap { first, last, cause, .. } => {

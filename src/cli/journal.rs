@@ -9,12 +9,12 @@ use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, offline, output, status};
+use super::{Common, Failure, Kind, key, offline, output, status};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
 use crate::journal::salvage;
-use crate::journal::{Journal, SalvageError};
+use crate::journal::{Facts, Journal, Readable, SalvageError};
 use crate::state::StateDir;
 
 #[derive(Debug, Subcommand)]
@@ -26,7 +26,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read every value and check its sum; exit code 69 when something is damaged
+    /// Read every value, check its sum, and prove that every number is accounted for; exit code 69 when not
     #[command(after_help = "Example: fogbeat journal verify")]
     Verify {
         /// Print JSON
@@ -49,6 +49,9 @@ pub enum Command {
     /// The child in which a damaged generation is read; started by fogbeat itself
     #[command(name = salvage::WORKER, hide = true, after_help = "Example: fogbeat journal salvage")]
     SalvageWorker(Job),
+    /// Manage the keys that the journal is encrypted with
+    #[command(subcommand, after_help = "Example: fogbeat journal key new /etc/fogbeat/journal.keys")]
+    Key(key::Command),
 }
 
 /// What the child is to do.
@@ -65,6 +68,9 @@ pub struct Job {
 }
 
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
+    if let Command::Key(command) = command {
+        return key::run(common, command);
+    }
     if let Command::SalvageWorker(Job { generation, count, source, target }) = command {
         let (source, target) = (source.clone(), target.clone());
         let job = salvage::Job { generation: *generation, source, target, count: *count };
@@ -79,6 +85,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
         Command::Salvage { json } => salvage(&looker, *json),
         // Done above, without a configuration.
         Command::SalvageWorker(_) => Ok(()),
+        Command::Key(_) => Ok(()),
     }
 }
 
@@ -157,23 +164,31 @@ fn show(document: &Value, as_json: bool) -> Result<(), Failure> {
 }
 
 fn verify(looker: &Looker, as_json: bool) -> Result<(), Failure> {
-    let inspected = looker.inspect()?;
-    let known = inspected.get("generations").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let numbers = known.iter().filter_map(|known| known.get("generation")?.as_u64());
+    let mut inspected = looker.inspect()?;
+    let facts: Facts = understood(inspected.get_mut("facts").map(Value::take).unwrap_or_default())?;
     let mut reports = Vec::new();
     let mut damaged = 0;
-    for number in numbers.filter_map(|number| u32::try_from(number).ok()) {
-        if let Some(verdict) = looker.verify(number)? {
+    let mut readable = Readable::new();
+    for generation in facts.generations.iter().map(|given| given.generation) {
+        if let Some(verdict) = looker.verify(generation)? {
             damaged += usize::from(!verdict.sound);
             reports.push(verdict.report);
+            readable.insert(generation, verdict.found);
         }
     }
-    show(&json!({ "spool": inspected.get("spool"), "generations": reports }), as_json)?;
-    match damaged {
-        0 => Ok(()),
-        count => Err(Failure::new(
-            Kind::Unavailable,
-            anyhow::anyhow!("{count} generations are damaged; what is lost is delivered as `gap` lines"),
+    let proofs = facts.prove(&readable);
+    let broken: Vec<&str> = proofs.iter().filter(|p| !p.adds_up).map(|p| p.uplink.as_str()).collect();
+    show(&json!({ "spool": inspected.get("spool"), "generations": reports, "uplinks": proofs }), as_json)?;
+    let failed = |what: anyhow::Error| Err(Failure::new(Kind::Unavailable, what));
+    match (damaged, broken.as_slice()) {
+        (0, []) => Ok(()),
+        (count, []) => failed(anyhow::anyhow!(
+            "{count} generations are damaged; what is lost is delivered as `gap` lines"
+        )),
+        (_, broken) => failed(anyhow::anyhow!(
+            "the account of {} does not add up: see `faults` above, and please report it with the spool's manifest.json \
+             and cursors/",
+            broken.join(", ")
         )),
     }
 }

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -19,6 +20,9 @@ pub struct Journal {
     pub max_devices: usize,
     /// Damaged generations are kept for a look within this many bytes.
     pub quarantine: ByteSize,
+    /// Keys that the journal is encrypted with, the last one for what is new. `None`: the systemd credential
+    /// `journal-key` if there is one, else no encryption.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for Journal {
@@ -29,6 +33,7 @@ impl Default for Journal {
             dedupe_window: Duration::from_secs(600),
             max_devices: 10_000,
             quarantine: ByteSize::mib(64),
+            key_file: None,
         }
     }
 }

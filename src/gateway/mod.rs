@@ -7,6 +7,7 @@
 //! Rule for a task that ends unasked: the gateway stops in good order and exits with an error, so that the service
 //! manager starts it anew; half a gateway would look alive and lose readings.
 
+mod accounted;
 mod answer;
 mod intake;
 pub mod look;
@@ -160,6 +161,7 @@ impl Gateway {
             "journal open"
         );
         journal.metrics().register(&mut registry);
+        accounted::register(&mut registry, &journal, config.http.device_metrics);
         stages.start("journal", driver.run());
 
         let origin = Origin {
@@ -280,6 +282,9 @@ impl Gateway {
                 if let Err(error) = self.setup.logs.set(&level) {
                     tracing::error!(%error, "the log level stays as it is");
                 }
+                if let Err(error) = self.journal.reload_keys(&fresh.journal) {
+                    tracing::error!(%error, "the journal's keys stay as they are");
+                }
                 match reload::changes(&self.setup.config, &fresh) {
                     Ok(changes) => tracing::info!(
                         taken = %changes.taken.join(", "),
@@ -290,6 +295,7 @@ impl Gateway {
                     Err(error) => tracing::error!(%error, "the configurations cannot be compared"),
                 }
                 self.setup.config.log = fresh.log;
+                self.setup.config.journal.key_file = fresh.journal.key_file;
             }
             Err(problems) => tracing::error!("nothing is reloaded: {problems}"),
         }

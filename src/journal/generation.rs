@@ -10,6 +10,7 @@
 //! - damage makes it panic, in `open()` and later, so every call runs under `catch_unwind`, an open in a thread of its
 //!   own with a deadline; a database whose opening ended the process twice is not opened a third time.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -20,8 +21,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::block::{self, Encoder, Header, Kind};
+use super::block::{self, BlockError, Encoder, Header, Kind};
 use super::disk::Disk;
+use super::keys::{KeyId, Keys, Sealer};
+use super::salvage::{self, Soundness};
 
 /// First key that is no block.
 const NAMES: u64 = 1 << 63;
@@ -50,8 +53,12 @@ pub enum GenerationError {
     Deadline,
     #[error("fogbeat ended {MOST_DEATHS} times while sled was opening the database")]
     Deadly,
+    #[error("at byte {at} of `db` {what}")]
+    Damaged { at: u64, what: &'static str },
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Block(#[from] BlockError),
 }
 
 pub struct Generation {
@@ -61,6 +68,8 @@ pub struct Generation {
     db: Option<sled::Db>,
     /// Our own descriptor of `<dir>/db`: sled gives none away, and fdatasync works on the inode.
     file: File,
+    /// Seals everything in it, if there was a key when it was made.
+    sealer: Option<Arc<Sealer>>,
 }
 
 /// A stored value and the number it starts with.
@@ -70,17 +79,25 @@ pub struct Stored {
 }
 
 impl Generation {
-    /// Makes a new database; when this returns it is on disk together with its directory entry.
+    /// Makes a new database, to be sealed with `sealer`; when this returns it is on disk together with its directory
+    /// entry.
     ///
     /// # Errors
     /// When the directory cannot be made or sled cannot open it.
-    pub fn create(disk: &dyn Disk, dir: &Path, number: u32, about: &[u8]) -> Result<Self, GenerationError> {
+    pub fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        number: u32,
+        about: &[u8],
+        sealer: Option<Arc<Sealer>>,
+    ) -> Result<Self, GenerationError> {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(dir)?,
         }
-        let generation = Self::open(dir, number)?;
-        let value = Encoder::new().encode_plain(Kind::Generation, number, 0, about);
+        let mut generation = Self::open(dir, number)?;
+        generation.sealer = sealer.clone();
+        let value = Encoder::new(sealer).encode_plain(Kind::Generation, number, 0, about)?;
         generation.commit(disk, &[(META, value)])?;
         for entry in fs::read_dir(dir)? {
             disk.sync_path(&entry?.path())?;
@@ -92,11 +109,23 @@ impl Generation {
         Ok(generation)
     }
 
-    /// Opens what a former run left, and syncs it before anything is read: what is shown from now on stays.
+    /// Opens what a former run left, and syncs it before anything is read: what is shown from now on stays. Its log is read
+    /// through first, because sled overwrites what it takes for torn.
+    ///
+    /// # Errors
+    /// When it is damaged, or sled cannot open it.
+    pub fn recover(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
+        match salvage::soundness(dir, number)? {
+            Soundness::Sound => Self::recover_as_it_is(disk, dir, number),
+            Soundness::Damaged(at, what) => Err(GenerationError::Damaged { at, what }),
+        }
+    }
+
+    /// As [`Generation::recover`], whatever its log looks like. sled may destroy what could be salvaged.
     ///
     /// # Errors
     /// When sled cannot open it.
-    pub fn recover(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
+    pub fn recover_as_it_is(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
         let generation = Self::open(dir, number)?;
         disk.sync_data(&generation.file)?;
         disk.sync_path(dir)?;
@@ -116,7 +145,7 @@ impl Generation {
         let _ = fs::remove_file(&note);
         let db = Some(opened?);
         let file = File::open(dir.join("db"))?;
-        Ok(Self { number, dir: dir.to_owned(), db, file })
+        Ok(Self { number, dir: dir.to_owned(), db, file, sealer: None })
     }
 
     fn open_patiently(dir: &Path) -> Result<sled::Db, GenerationError> {
@@ -148,6 +177,22 @@ impl Generation {
 
     fn db(&self) -> Result<&sled::Db, sled::Error> {
         self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("closed".to_owned()))
+    }
+
+    /// What seals the values of a generation that is being written.
+    pub fn sealer(&self) -> Option<&Arc<Sealer>> {
+        self.sealer.as_ref()
+    }
+
+    /// The key its values are sealed with, by what is stored; needs no key.
+    ///
+    /// # Errors
+    /// When sled fails, or the value that tells it is damaged.
+    pub fn sealed_with(&self) -> Result<Option<KeyId>, GenerationError> {
+        match fenced(|| self.db()?.get(META.to_be_bytes()))? {
+            Some(value) => Ok(block::key(&value)?),
+            None => Ok(None),
+        }
     }
 
     /// Stores the entries and returns once they are on the device.
@@ -210,15 +255,15 @@ impl Generation {
         })
     }
 
-    /// Device names by their number in this generation. Damaged ones are left out.
-    pub fn names(&self) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
+    /// Device names by their number in this generation. Damaged ones, and those whose key is not among `keys`, are left
+    /// out.
+    pub fn names(&self, keys: &Keys) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
         fenced(|| {
             let mut names = HashMap::new();
             for item in self.db()?.range(NAMES.to_be_bytes()..META.to_be_bytes()) {
                 let (key, value) = item?;
-                let name =
-                    block::decode_plain(&value, Kind::Name).ok().and_then(|b| std::str::from_utf8(b).ok());
-                if let Some(name) = name {
+                let name = block::decode_plain(&value, keys, Kind::Name).ok();
+                if let Some(name) = name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) {
                     names.insert(number_of(&key) as u32, name.into());
                 }
             }
@@ -227,10 +272,12 @@ impl Generation {
     }
 
     /// What the generation says of itself (JSON), as it was given to [`Generation::create`].
-    pub fn about(&self) -> Result<Option<Vec<u8>>, GenerationError> {
+    /// `None` when it is damaged, or its key is not among `keys`.
+    pub fn about(&self, keys: &Keys) -> Result<Option<Vec<u8>>, GenerationError> {
         let value = fenced(|| self.db()?.get(META.to_be_bytes()))?;
-        let about = value.as_deref().and_then(|value| block::decode_plain(value, Kind::Generation).ok());
-        Ok(about.map(<[u8]>::to_vec))
+        let about =
+            value.as_deref().and_then(|value| block::decode_plain(value, keys, Kind::Generation).ok());
+        Ok(about.map(Cow::into_owned))
     }
 
     /// Everything that is no block, with its key.
@@ -242,8 +289,17 @@ impl Generation {
     }
 
     /// The entry that keeps a device's name.
-    pub fn name_entry(&self, encoder: &Encoder, device: u32, name: &str) -> (u64, Vec<u8>) {
-        (NAMES | u64::from(device), encoder.encode_plain(Kind::Name, self.number, device, name.as_bytes()))
+    ///
+    /// # Errors
+    /// When it cannot be sealed.
+    pub fn name_entry(
+        &self,
+        encoder: &Encoder,
+        device: u32,
+        name: &str,
+    ) -> Result<(u64, Vec<u8>), GenerationError> {
+        let value = encoder.encode_plain(Kind::Name, self.number, device, name.as_bytes())?;
+        Ok((NAMES | u64::from(device), value))
     }
 }
 

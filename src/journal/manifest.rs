@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use super::keys::KeyId;
 use super::types::{DeviceCounts, GapCause};
 use crate::files;
 
@@ -67,6 +68,16 @@ pub struct Summaries {
     pub count: u32,
 }
 
+/// How a generation is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    pub key: KeyId,
+    /// An uplink was told that readings in it are withheld, because the key was not at hand. It is not removed as
+    /// delivered then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub withheld: bool,
+}
+
 /// One generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -91,9 +102,16 @@ pub struct Record {
     /// How often its database was replaced.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u32,
+    /// `None`: not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
     /// Real bytes on disk when it was sealed.
     #[serde(default)]
     pub bytes: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -104,6 +122,12 @@ fn is_zero(number: &u32) -> bool {
 pub struct Manifest {
     version: u32,
     pub next_generation: u32,
+    /// Tells counts of numbers apart: another one whenever the manifest had to be made anew.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Numbers given in generations that are not listed any more.
+    #[serde(default)]
+    pub gone: u64,
     pub generations: BTreeMap<u32, Record>,
 }
 
@@ -215,7 +239,7 @@ impl Missing {
 impl Default for Manifest {
     fn default() -> Self {
         // 0 stays unused, so that a number is never below 2^32: easy to tell from a counter.
-        Self { version: VERSION, next_generation: 1, generations: BTreeMap::new() }
+        Self { version: VERSION, next_generation: 1, epoch: 0, gone: 0, generations: BTreeMap::new() }
     }
 }
 
@@ -239,6 +263,13 @@ impl Manifest {
             tracing::debug!(%error, "the manifest's copy cannot be written");
         }
         Ok(())
+    }
+
+    /// Takes a generation off the list; how many numbers it gave stays known.
+    pub fn forget(&mut self, number: u32) {
+        if let Some(record) = self.generations.remove(&number) {
+            self.gone += u64::from(record.count);
+        }
     }
 
     /// Which of a generation's databases is the generation.

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub quarantine_bytes: Gauge,
     thinned: Counter,
     thinnings: Counter,
+    missing_keys: Gauge,
+    withheld: Gauge,
     state: Mutex<CommitState>,
 }
 
@@ -58,6 +60,8 @@ impl Default for Metrics {
             quarantine_bytes: Gauge::default(),
             thinned: Counter::default(),
             thinnings: Counter::default(),
+            missing_keys: Gauge::default(),
+            withheld: Gauge::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -101,6 +105,17 @@ impl Metrics {
         );
         r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
         r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
+        r.register(
+            "missing_keys",
+            "Keys that stored readings are sealed with and that are not at hand",
+            self.missing_keys.clone(),
+        );
+        r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+    }
+
+    pub(super) fn encryption(&self, encryption: &super::Encryption) {
+        self.missing_keys.set(encryption.missing_keys.len() as i64);
+        self.withheld.set(encryption.withheld as i64);
     }
 
     pub(super) fn committed(&self, readings: usize, took: Duration) {

@@ -10,6 +10,8 @@
 //!   bounded and makes its sources wait.
 //! - A damaged generation is moved to `quarantine/` and salvaged value by value ([`salvage`]); the gateway goes on
 //!   meanwhile, and the numbers that are gone are told as lost, each of them.
+//! - With a key, everything that is stored is encrypted ([`keys`]). Readings whose key is missing stop nothing: they are
+//!   told as withheld, and kept until the quota takes them.
 //!
 //! # What it does not
 //! - It does not know the network, and it drops nothing by itself: a full disk stops acknowledgements.
@@ -22,7 +24,8 @@
 //! sealed at about 16 MB, read by the uplinks, and deleted whole when every [`cursor`] has passed it. Numbers are given
 //! at commit, sorted by device within a group. Each start opens a new generation; none is ever reopened for writing.
 
-mod block;
+mod accounts;
+pub mod block;
 mod commit;
 mod cursor;
 mod devices;
@@ -30,12 +33,15 @@ mod disk;
 mod generation;
 mod identity;
 mod intake;
+mod keys;
 mod manifest;
 mod mark;
 mod metrics;
 mod policy;
+mod proof;
 pub mod salvage;
 mod spool;
+mod tally;
 mod thin;
 mod told;
 mod types;
@@ -53,16 +59,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+pub use accounts::{Account, Accounts, Refusal};
 pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
+pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
+pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
+pub use proof::{Facts, Given, Proof, Readable, unexplained};
 pub use salvage::Program;
 pub use spool::{
-    GenerationStatus, OpenError, Recovered, Repaired, SalvageError, ThinnedGeneration, Thinning, Verified,
+    Encryption, GenerationStatus, OpenError, Recovered, Repaired, SalvageError, ThinnedGeneration, Thinning,
+    Verified,
 };
+pub use tally::{Began, Tally, UplinkAccount};
 pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
 pub use types::{
@@ -75,6 +87,7 @@ use crate::config;
 use crate::reading::Reading;
 use commit::{Committer, Order};
 use intake::Intake;
+use keys::Keyring;
 use mark::Mark;
 use policy::{Decision, Policy};
 use spool::Spool;
@@ -147,6 +160,7 @@ pub struct JournalStatus {
     pub generations: usize,
     pub bytes: u64,
     pub head: u64,
+    pub encryption: Encryption,
 }
 
 /// What was damaged and what became of it.
@@ -171,8 +185,9 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let keys = KeySource::of(settings).load_or_make()?;
         let (journal, recovered, mark) =
-            Self::take_stock(settings, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
+            Self::take_stock(settings, keys, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
         journal.remember_newest();
         let size = settings.generation_size.as_u64();
         let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
@@ -199,12 +214,15 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovered), OpenError> {
-        let (journal, recovered, _) = Self::take_stock(settings, state_dir, clock, disk)?;
+        // Without a key there is still something to see.
+        let keys = KeySource::of(settings).load()?.unwrap_or_else(Keys::none);
+        let (journal, recovered, _) = Self::take_stock(settings, keys, state_dir, clock, disk)?;
         Ok((journal, recovered))
     }
 
     fn take_stock(
         settings: &config::Journal,
+        keys: Keys,
         state_dir: &Path,
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
@@ -216,7 +234,8 @@ impl Journal {
         let cursors = cursor::Cursors::open(&dir, Arc::clone(&disk))?;
         let mut known = spool::Known::default();
         mark.read().into_iter().chain(cursors.given()).for_each(|seq| known.given(seq));
-        let (spool, recovered) = Spool::open(&dir, disk, clock, known)?;
+        let (spool, recovered) = Spool::open(&dir, disk, clock, known, Keyring::new(keys))?;
+        spool.tell_missing_keys();
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
         metrics.lost.inc_by(recovered.lost);
@@ -236,7 +255,11 @@ impl Journal {
             repair: Notify::new(),
             program: OnceLock::new(),
         };
-        Ok((Self { inner: Arc::new(inner) }, recovered, mark))
+        let journal = Self { inner: Arc::new(inner) };
+        for cursor in journal.inner.cursors.list() {
+            journal.begin_account(&cursor);
+        }
+        Ok((journal, recovered, mark))
     }
 
     /// Fills the windows of known stamps from what the last runs stored.
@@ -297,12 +320,30 @@ impl Journal {
         self.inner.watermark.subscribe()
     }
 
-    /// Reads on from `from`, one generation's entries, at most about `max` readings. Blocking (sled): call it off the
-    /// runtime's workers.
+    /// Reads on from `from`, one generation's entries, at most about `max` readings, for an uplink: what it is told to be
+    /// withheld is kept. Blocking (sled): call it off the runtime's workers.
     ///
     /// # Errors
     /// When a generation cannot be opened or read just now; ask again later.
     pub fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
+        let page = self.peek(from, max)?;
+        for entry in &page.entries {
+            if let Entry::Gap { first, cause: GapCause::Withheld, .. } = entry {
+                let generation = first.generation();
+                self.inner
+                    .spool
+                    .keep_withheld(generation)
+                    .map_err(|error| ReadError::Read { generation, cause: error.to_string() })?;
+            }
+        }
+        Ok(page)
+    }
+
+    /// As [`Journal::read`], for somebody who only looks.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn peek(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
         let watermark = *self.inner.watermark.borrow();
         let names = |device| self.inner.devices.name(crate::reading::DeviceId(device));
         let read = self.inner.spool.read(from, watermark, max, &names);
@@ -356,6 +397,17 @@ impl Journal {
         result
     }
 
+    /// Loads the keys anew. A new one seals from the next commit on; what is stored stays as it is.
+    ///
+    /// # Errors
+    /// When they cannot be had; those in force stay so.
+    pub fn reload_keys(&self, settings: &config::Journal) -> Result<(), KeyError> {
+        let keys = KeySource::of(settings).load_again()?;
+        self.inner.spool.keyring().replace(keys);
+        self.inner.spool.tell_missing_keys();
+        Ok(())
+    }
+
     /// Readings at or after `cursor` that are durable.
     pub fn backlog(&self, cursor: Seq) -> u64 {
         self.inner.spool.backlog(cursor, *self.inner.watermark.borrow())
@@ -367,10 +419,41 @@ impl Journal {
     /// When its file cannot be written.
     pub fn uplink(&self, name: &str, start: StartAt) -> Result<UplinkCursor, CursorError> {
         let watermark = *self.inner.watermark.borrow();
-        self.inner.cursors.get(name, || match start {
+        let cursor = self.inner.cursors.get(name, || match start {
             StartAt::Oldest => self.inner.spool.oldest().unwrap_or(watermark),
             StartAt::Now => watermark,
-        })
+        })?;
+        self.begin_account(&cursor);
+        Ok(cursor)
+    }
+
+    fn begin_account(&self, cursor: &UplinkCursor) {
+        let watermark = *self.inner.watermark.borrow();
+        cursor.begin_account(|cursor| self.inner.spool.around(cursor, watermark));
+    }
+
+    /// What became of every reading of this run.
+    pub fn accounts(&self) -> Accounts {
+        self.inner.intake.accounts(&self.inner.devices)
+    }
+
+    /// Counts what a source did not take.
+    pub fn refuse(&self, refusals: &[Refusal]) {
+        if !refusals.is_empty() {
+            self.inner.intake.refuse(refusals);
+        }
+    }
+
+    /// What the manifest and the cursor files say, for the proof.
+    pub fn facts(&self) -> Facts {
+        // The cursors first: what they have passed was durable before.
+        let uplinks = self.inner.cursors.list().iter().map(UplinkCursor::place).collect();
+        Facts { uplinks, ..self.inner.spool.facts(*self.inner.watermark.borrow()) }
+    }
+
+    /// What became of the numbers an uplink was to get.
+    pub fn account(&self, uplink: &UplinkCursor) -> UplinkAccount {
+        uplink.account(|cursor| self.inner.spool.around(cursor, *self.inner.watermark.borrow()))
     }
 
     /// Every uplink that holds a place, whether it is configured or not.
@@ -415,6 +498,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
+            encryption: self.inner.spool.encryption(),
         }
     }
 
@@ -523,6 +607,7 @@ impl Journal {
         inner.spool.close_idle();
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
+        inner.metrics.encryption(&inner.spool.encryption());
         inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());
         inner.metrics.damaged.set(inner.spool.damaged().len() as i64);
         inner.metrics.quarantine_bytes.set(inner.spool.quarantine_bytes() as i64);

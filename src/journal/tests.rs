@@ -1,3 +1,6 @@
+mod accounts;
+mod keyed;
+
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 
@@ -52,6 +55,7 @@ struct Rig {
     dir: tempfile::TempDir,
     size: u64,
     disk: Arc<dyn Disk>,
+    key_file: Option<std::path::PathBuf>,
 }
 
 struct Running {
@@ -62,13 +66,13 @@ struct Running {
 
 impl Rig {
     fn new(size: u64) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), size, disk: Arc::new(RealDisk) }
+        Self { dir: tempfile::tempdir().unwrap(), size, disk: Arc::new(RealDisk), key_file: None }
     }
 
     fn start(&self) -> Running {
+        let settings = config::Journal { key_file: self.key_file.clone(), ..settings(self.size) };
         let (journal, driver, recovered) =
-            Journal::open(&settings(self.size), self.dir.path(), TestClock::new(), Arc::clone(&self.disk))
-                .unwrap();
+            Journal::open(&settings, self.dir.path(), TestClock::new(), Arc::clone(&self.disk)).unwrap();
         Running { journal, driver: tokio::spawn(driver.run()), recovered }
     }
 }
@@ -227,7 +231,7 @@ async fn a_delivered_generation_is_deleted_and_an_undelivered_one_is_not() {
     let head = *running.journal.watch_watermark().borrow();
     let everything = Bounds { from: cursor.cursor(), to: head, fixed_ms: 0 };
     cursor.begin(everything).unwrap();
-    cursor.confirm(everything).unwrap();
+    cursor.confirm(everything, Tally { delivered: 40_000, ..Tally::default() }).unwrap();
     running.journal.keep_house();
     assert_eq!(running.journal.generations().len(), generations.len(), "uplink b still needs them");
     drop(idle);
@@ -263,9 +267,9 @@ async fn confirmations_out_of_order_move_the_cursor_only_past_what_is_whole() {
     let second = Bounds { from: Seq::new(1, 10), to: Seq::new(1, 20), fixed_ms: 0 };
     cursor.begin(first).unwrap();
     cursor.begin(second).unwrap();
-    cursor.confirm(second).unwrap();
+    cursor.confirm(second, Tally::default()).unwrap();
     assert_eq!(cursor.cursor(), Seq::new(1, 0));
-    cursor.confirm(first).unwrap();
+    cursor.confirm(first, Tally::default()).unwrap();
     assert_eq!(cursor.cursor(), Seq::new(1, 20));
     running.stop().await;
 }

@@ -98,18 +98,6 @@ impl Found {
     }
 }
 
-/// The number behind the last one that a database's files hold, whether sled sees it or not.
-pub fn last_number(dir: &Path, generation: u32) -> io::Result<u32> {
-    let mut end = 0;
-    search(&dir.join("db"), generation, &mut |header, _| {
-        if header.kind == Kind::Readings {
-            end = end.max(header.first_n.saturating_add(header.count));
-        }
-        Ok(())
-    })?;
-    Ok(end)
-}
-
 /// Searches one file for values.
 fn search(
     path: &Path,
@@ -175,7 +163,7 @@ fn copy_of(source: &Path, copy: &Path) -> io::Result<()> {
 }
 
 fn ask_sled(copy: &Path, generation: u32, found: &mut Found) -> io::Result<()> {
-    let Ok(database) = Generation::recover(&RealDisk, copy, generation) else { return Ok(()) };
+    let Ok(database) = Generation::recover_as_it_is(&RealDisk, copy, generation) else { return Ok(()) };
     for (key, value) in database.others().unwrap_or_default() {
         if let Ok(header) = block::header(&value)
             && header.generation == generation

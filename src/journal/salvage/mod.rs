@@ -14,12 +14,14 @@
 
 mod child;
 mod collect;
+mod log;
 mod rebuild;
 mod scan;
 mod shelf;
 mod values;
 
 pub use child::{ChildError, Program, WORKER, work};
-pub use collect::{Job, last_number};
+pub use collect::Job;
+pub use log::{Soundness, soundness};
 pub use rebuild::{Survey, build};
 pub use shelf::{QUARANTINE, Shelf, directories, directory, put_aside};

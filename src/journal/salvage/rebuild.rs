@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::values::{Reader, Value};
-use crate::journal::block::{self, Kind};
+use crate::journal::block::Kind;
 use crate::journal::disk::Disk;
 use crate::journal::generation::{Generation, GenerationError};
 use crate::journal::manifest::{Missing, Record};
@@ -19,7 +19,7 @@ pub struct Survey {
     /// First number to the number behind the last one; no two overlap.
     numbers: BTreeMap<u32, u32>,
     pub summaries: u64,
-    /// What the generation said of itself, if that was found.
+    /// What the generation said of itself, if that was found: the value as it was stored.
     pub about: Option<Vec<u8>>,
     /// Values that are worth a database: all but names and what the generation said of itself.
     pub values: usize,
@@ -49,8 +49,7 @@ impl Survey {
                         .insert(value.header.first_n, limit.map_or(after, |limit| after.min(limit)));
                 }
                 Kind::Generation => {
-                    survey.about =
-                        block::decode_plain(&value.bytes, Kind::Generation).ok().map(<[u8]>::to_vec);
+                    survey.about = Some(value.bytes);
                 }
                 Kind::Name => {}
             }
@@ -91,7 +90,7 @@ fn wanted(value: &Value, limit: Option<u32>) -> bool {
     !numbered || (value.header.count > 0 && !never_given)
 }
 
-/// Makes the database; it is on disk with its directory when this returns. Its real size is handed back.
+/// Makes the database; `about` is what it says of itself unless its own word was salvaged. It is on disk with its directory when this returns. Its real size is handed back.
 ///
 /// # Errors
 /// When the disk or sled refuses.
@@ -103,12 +102,9 @@ pub fn build(
     values: &Path,
     limit: Option<u32>,
 ) -> Result<u64, GenerationError> {
-    let database = Generation::create(disk, dir, generation, about)?;
+    let database = Generation::create(disk, dir, generation, about, None)?;
     let mut group = Vec::with_capacity(TOGETHER);
     for value in Reader::open(values, generation)?.filter(|value| wanted(value, limit)) {
-        if value.header.kind == Kind::Generation {
-            continue;
-        }
         group.push((value.key, value.bytes));
         if group.len() == TOGETHER {
             database.commit(disk, &group)?;
@@ -134,6 +130,7 @@ mod tests {
             count,
             missing: known.to_vec(),
             damage: None,
+            sealed: None,
             summaries: None,
             revision: 0,
             bytes: 0,

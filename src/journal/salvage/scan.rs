@@ -35,7 +35,7 @@ pub fn scan(bytes: &[u8], from: usize, to: usize, generation: u32, found: &mut i
 fn value_at(bytes: &[u8], at: usize, generation: u32) -> Option<(Header, &[u8])> {
     let ahead = bytes.get(at..)?;
     let told = lengths(bytes.get(..at)?);
-    let own = || block::extent(ahead.get(..AHEAD.min(ahead.len()))?);
+    let own = || block::stored_len(ahead.get(..AHEAD.min(ahead.len()))?);
     told.into_iter().flatten().chain(std::iter::once_with(own).flatten()).find_map(|len| {
         let value = ahead.get(..len)?;
         let header = block::header(value).ok()?;
@@ -72,7 +72,7 @@ mod tests {
                 reading
             })
             .collect();
-        Encoder::new().encode(place, readings.iter())
+        Encoder::new(None).encode(place, readings.iter()).unwrap()
     }
 
     /// As sled writes it.
@@ -92,7 +92,7 @@ mod tests {
     }
 
     fn values() -> Vec<Vec<u8>> {
-        let name = Encoder::new().encode_plain(Kind::Name, 7, 3, b"bike-3");
+        let name = Encoder::new(None).encode_plain(Kind::Name, 7, 3, b"bike-3").unwrap();
         vec![name, block(7, 0, 1), block(7, 1, 60), block(7, 61, 400), block(7, 461, 1000)]
     }
 

@@ -97,14 +97,15 @@ mod tests {
     fn what_is_torn_off_or_unsound_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("values");
-        let value = |n| Encoder::new().encode_plain(Kind::Name, 7, n, b"bike");
+        let value = |n| Encoder::new(None).encode_plain(Kind::Name, 7, n, b"bike").unwrap();
         let mut writer = Writer::create(&path).unwrap();
         writer.put(1, &value(1)).unwrap();
         let mut unsound = value(2);
         unsound[9] ^= 1;
         writer.put(2, &unsound).unwrap();
         writer.put(3, &value(3)).unwrap();
-        writer.put(4, &Encoder::new().encode_plain(Kind::Name, 8, 4, b"another generation")).unwrap();
+        let foreign = Encoder::new(None).encode_plain(Kind::Name, 8, 4, b"another generation").unwrap();
+        writer.put(4, &foreign).unwrap();
         writer.put(5, &value(5)).unwrap();
         writer.flush().unwrap();
         let keys =

@@ -10,8 +10,10 @@
 //!   quarantine/     what is damaged, bounded in bytes
 //! ```
 
+mod account;
 mod head;
 mod house;
+mod keyed;
 mod read;
 mod recover;
 mod repair;
@@ -27,11 +29,13 @@ use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
+use super::keys::{Keyring, Keys};
 use super::manifest::{Manifest, Record};
 use crate::clock::Clock;
 
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
+pub use keyed::Encryption;
 pub use recover::{Known, Recovered};
 pub use repair::{Repaired, SalvageError};
 pub use thin::{ThinnedGeneration, Thinning};
@@ -54,6 +58,8 @@ pub enum OpenError {
     #[error("cannot start a new generation in {path}: {source}; check free space and permissions")]
     Head { path: PathBuf, source: GenerationError },
     #[error(transparent)]
+    Keys(#[from] super::keys::KeyError),
+    #[error(transparent)]
     Cursors(#[from] super::types::CursorError),
 }
 
@@ -64,6 +70,7 @@ pub struct Spool {
     name: Arc<str>,
     /// What was known of the generations' ends before this run.
     known: Known,
+    keyring: Keyring,
     state: Mutex<Generations>,
     /// Held while a generation is salvaged: one at a time.
     salvaging: Mutex<()>,
@@ -98,6 +105,11 @@ struct Tail {
 impl Spool {
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    #[cfg(test)]
+    pub fn database(&self, number: u32) -> Arc<Generation> {
+        Arc::clone(&self.tail(number).unwrap().generation)
     }
 
     fn record_at_or_after(&self, number: u32) -> Option<(u32, Record)> {
@@ -160,10 +172,11 @@ impl Tail {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    fn name(&self, device: u32) -> Result<Option<Arc<str>>, GenerationError> {
+    /// `keys` must be those that have opened a reading of that device: names stay with the tail.
+    fn name(&self, device: u32, keys: &Keys) -> Result<Option<Arc<str>>, GenerationError> {
         if self.names.get().is_none() {
             // Two readers may both look; they find the same.
-            let _ = self.names.set(self.generation.names()?);
+            let _ = self.names.set(self.generation.names(keys)?);
         }
         Ok(self.names.get().and_then(|names| names.get(&device).cloned()))
     }

@@ -10,7 +10,7 @@ use crate::clock::BootId;
 use crate::journal::block::{self, BlockError};
 use crate::journal::generation::{Generation, GenerationError, Stored};
 use crate::journal::manifest::{Damage, Missing, Record, State};
-use crate::journal::types::{Entry, Page, ReadError, Seq};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
 use crate::reading::Reading;
 
 impl Spool {
@@ -109,6 +109,7 @@ impl Spool {
         let tail = self.tail(number)?;
         // Found damaged again and again: then it is read as far as it can be.
         let strict = self.may_condemn(number);
+        let keys = self.keyring.keys();
         let mut readings = Vec::new();
         // Whether a block was sound and could not be understood: there is nothing to salvage then.
         let mut foreign = false;
@@ -123,9 +124,25 @@ impl Spool {
                     break;
                 }
                 readings.clear();
-                match block::decode(&stored.value, &mut readings) {
+                let opened = block::decode(&stored.value, &keys, &mut readings);
+                match opened.and_then(|header| is_at(header, number, stored.first_n)) {
                     Ok(_) => {}
-                    Err(BlockError::Checksum) if strict => {
+                    Err(BlockError::Sealed(_)) => {
+                        let count = block::header(&stored.value).map_or(0, |header| header.count);
+                        let end = stored.first_n.saturating_add(count).min(limit);
+                        if end > n {
+                            if stored.first_n > n {
+                                if strict && !foreign {
+                                    explained(record, n, stored.first_n - 1)?;
+                                }
+                                push_gaps(&mut page.entries, number, record, n, stored.first_n - 1);
+                            }
+                            push_withheld(&mut page.entries, number, n.max(stored.first_n), end - 1);
+                            n = end;
+                        }
+                        continue;
+                    }
+                    Err(BlockError::Checksum | BlockError::Malformed) if strict => {
                         return Err(Trouble::Damage(format!("the value at {} is damaged", stored.first_n)));
                     }
                     Err(error) => {
@@ -151,7 +168,7 @@ impl Spool {
                 for (index, reading) in readings.drain(..).enumerate().skip(skip).take(take) {
                     let device = match head_names {
                         Some(names) => names(reading.device.0),
-                        None => tail.name(reading.device.0).map_err(failed)?,
+                        None => tail.name(reading.device.0, &keys).map_err(failed)?,
                     };
                     if strict && device.is_none() && record.revision == 0 {
                         return Err(Trouble::Damage(format!("device {} has no name", reading.device.0)));
@@ -236,6 +253,7 @@ impl Spool {
                 .map(|(&n, r)| (n, r.count))
                 .collect()
         };
+        let keys = self.keyring.keys();
         let mut seen = 0;
         let mut newest_ms = None;
         for (number, count) in numbers {
@@ -250,7 +268,7 @@ impl Spool {
                 before = oldest.first_n;
                 for Stored { value, .. } in &blocks {
                     let mut readings = Vec::new();
-                    match block::decode(value, &mut readings) {
+                    match block::decode(value, &keys, &mut readings) {
                         Ok(header) => {
                             let newest = *newest_ms.get_or_insert(header.latest_ms);
                             if header.latest_ms < newest.saturating_sub(span_ms) {
@@ -261,7 +279,7 @@ impl Spool {
                     }
                     seen += readings.len();
                     for reading in &readings {
-                        each(reading, tail.name(reading.device.0).ok().flatten());
+                        each(reading, tail.name(reading.device.0, &keys).ok().flatten());
                     }
                     if seen >= most {
                         return;
@@ -337,6 +355,32 @@ pub(super) fn gap(generation: u32, at: u32, missing: &Missing) -> Entry {
         last: Seq::new(generation, missing.last),
         cause: missing.cause,
         devices: missing.device_counts(),
+    }
+}
+
+/// A block is where its header says: one that was put elsewhere would give its readings other numbers.
+pub(super) fn is_at(
+    header: block::Header,
+    generation: u32,
+    first_n: u32,
+) -> Result<block::Header, BlockError> {
+    let right = header.generation == generation && header.first_n == first_n;
+    if right { Ok(header) } else { Err(BlockError::Malformed) }
+}
+
+/// Adds a gap of readings whose key is not at hand; one gap for blocks that follow each other.
+fn push_withheld(entries: &mut Vec<Entry>, generation: u32, first: u32, last: u32) {
+    let (first, last) = (Seq::new(generation, first), Seq::new(generation, last));
+    match entries.last_mut() {
+        Some(Entry::Gap { last: before, cause: GapCause::Withheld, .. })
+            if before.0.saturating_add(1) == first.0 =>
+        {
+            *before = last;
+        }
+        _ => {
+            let (at, cause, devices) = (first, GapCause::Withheld, Arc::default());
+            entries.push(Entry::Gap { at, first, last, cause, devices });
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::journal::block;
 use crate::journal::disk::Disk;
 use crate::journal::generation::{Generation, GenerationError};
 use crate::journal::identity;
-use crate::journal::manifest::{self, Damage, Found, Manifest, Record, State};
+use crate::journal::keys::{KeyId, Keyring, Keys};
+use crate::journal::manifest::{self, Damage, Found, Manifest, Record, Sealed, State};
 use crate::journal::salvage;
 use crate::journal::types::{ReadError, Seq};
 
@@ -69,6 +70,7 @@ impl Spool {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         known: Known,
+        keyring: Keyring,
     ) -> Result<(Self, Recovered), OpenError> {
         let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
         fs::create_dir_all(dir.join(LANE)).map_err(unusable)?;
@@ -91,7 +93,7 @@ impl Spool {
         let (name, state) = (name.into(), Mutex::new(state));
         let salvaging = Mutex::new(());
         let spared = Mutex::default();
-        let spool = Self { dir: dir.to_owned(), disk, clock, name, known, state, salvaging, spared };
+        let spool = Self { dir: dir.to_owned(), disk, clock, name, known, keyring, state, salvaging, spared };
         spool.recover(&mut recovered).map_err(unusable)?;
         Ok((spool, recovered))
     }
@@ -112,7 +114,7 @@ impl Spool {
                 State::Open if started.elapsed() < START_BUDGET => self.recover_head(&mut state, number)?,
                 State::Dead => {
                     remove_dir(&self.dir_of(&state, number))?;
-                    state.manifest.generations.remove(&number);
+                    state.manifest.forget(number);
                 }
                 State::Open | State::Sealed | State::Void | State::Quarantined | State::Evicted => {}
             }
@@ -128,23 +130,21 @@ impl Spool {
     /// Seals a generation that was being written when the gateway stopped; the manifest is not stored yet.
     fn recover_head(&self, state: &mut Generations, number: u32) -> io::Result<()> {
         let known = self.known.end(number);
-        match Stock::of(&*self.disk, &self.dir_of(state, number), number) {
-            Ok(stock) if stock.end >= known.max(stock.written) => {
+        match Stock::of(&*self.disk, &self.keyring.keys(), &self.dir_of(state, number), number) {
+            Ok(stock) if stock.end >= known => {
                 update(&mut state.manifest, number, |record| {
                     record.state = State::Sealed;
                     record.count = stock.end;
                     record.bytes = stock.bytes;
+                    // A manifest that was rebuilt does not know.
+                    record.sealed = record.sealed.or(stock.key.map(|key| Sealed { key, withheld: false }));
                     if let Some(about) = &stock.about {
                         tell_about(record, about);
                     }
                 });
             }
             Ok(stock) => {
-                let cause = format!(
-                    "sled shows {} readings of {} that were made durable",
-                    stock.end,
-                    known.max(stock.written)
-                );
+                let cause = format!("sled shows {} readings of {known} that were made durable", stock.end);
                 self.set_aside(state, number, &cause, Damage::Torn, known)?;
             }
             Err(error) if is_damage(&error) => {
@@ -180,21 +180,20 @@ impl Spool {
 struct Stock {
     /// The number behind the last one that sled shows.
     end: u32,
-    /// The same by the bytes of the file: sled drops the end of its log in silence when it is damaged.
-    written: u32,
     bytes: u64,
     about: Option<Vec<u8>>,
+    key: Option<KeyId>,
 }
 
 impl Stock {
-    fn of(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
+    fn of(disk: &dyn Disk, keys: &Keys, dir: &Path, number: u32) -> Result<Self, GenerationError> {
         let generation = Generation::recover(disk, dir, number)?;
         let last = generation.last()?;
         let end = last.map_or(0, |stored| {
             stored.first_n + block::header(&stored.value).map_or(0, |header| header.count)
         });
-        let written = salvage::last_number(dir, number)?;
-        Ok(Self { end, written, bytes: generation.bytes(), about: generation.about()? })
+        let (about, key) = (generation.about(keys)?, generation.sealed_with().ok().flatten());
+        Ok(Self { end, bytes: generation.bytes(), about, key })
     }
 }
 
@@ -239,6 +238,10 @@ fn load(dir: &Path, known: &Known, recovered: &mut Recovered) -> io::Result<(Man
             (with_directories(Manifest::default(), dir)?, true)
         }
     };
+    if lost {
+        // Without randomness an uplink's account may not notice that the count begins anew; then it does not add up.
+        manifest.epoch = getrandom::u32().unwrap_or(0);
+    }
     recovered.manifest_rebuilt = lost;
     manifest.next_generation = manifest.next_generation.max(known.next_generation());
     Ok((manifest, lost))
@@ -279,6 +282,7 @@ fn with_directories(mut manifest: Manifest, dir: &Path) -> io::Result<Manifest> 
                     missing: Vec::new(),
                     damage: None,
                     summaries: None,
+                    sealed: None,
                     revision,
                     bytes: 0,
                 };

@@ -4,6 +4,7 @@
 //! made up for when it is salvaged. Readers wait at it until it is; then they get what was kept, and gaps for the rest.
 //! They never wait for ever: one that cannot be salvaged for [`PATIENCE`] (the disk is full) is told as lost.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::recover::tell_about;
 use super::{Generations, Spool, remove_dir, update};
+use crate::journal::block::{self, Kind};
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Damage, Missing, Record, State};
 use crate::journal::salvage::{self, Job, Program, Shelf, Survey};
@@ -254,8 +256,9 @@ impl Spool {
             return Ok(self.give_up(number, record, &survey, count, trouble)?);
         }
         let (revision, dir) = self.next_revision(number)?;
-        let about = survey.about.clone().unwrap_or_else(|| about(record));
-        let bytes = salvage::build(&*self.disk, &dir, number, &about, &job.target, limit)?;
+        let own = about(record);
+        let bytes = salvage::build(&*self.disk, &dir, number, &own, &job.target, limit)?;
+        let about = self.own_word(&survey);
         let missing = survey.missing(count, record);
         let repaired = account(number, count, &survey, &missing, trouble);
         self.swap(number, revision, |record| {
@@ -264,7 +267,9 @@ impl Spool {
             record.count = count;
             record.missing = missing;
             record.bytes = bytes;
-            tell_about(record, &about);
+            if let Some(about) = about {
+                tell_about(record, &about);
+            }
         })?;
         Ok(repaired)
     }
@@ -280,6 +285,7 @@ impl Spool {
     ) -> io::Result<Repaired> {
         let missing = survey.missing(count, record);
         let repaired = account(number, count, survey, &missing, trouble);
+        let about = self.own_word(survey);
         let mut state = self.state();
         let mut manifest = state.manifest.clone();
         update(&mut manifest, number, |record| {
@@ -288,13 +294,19 @@ impl Spool {
             record.count = count;
             record.missing = missing;
             record.summaries = None;
-            if let Some(about) = &survey.about {
-                tell_about(record, about);
+            if let Some(about) = about {
+                tell_about(record, &about);
             }
         });
         manifest.store(&*self.disk, &self.dir)?;
         state.manifest = manifest;
         Ok(repaired)
+    }
+
+    /// What the generation said of itself, if it was found and can be opened.
+    fn own_word(&self, survey: &Survey) -> Option<Vec<u8>> {
+        let value = survey.about.as_deref()?;
+        block::decode_plain(value, &self.keyring.keys(), Kind::Generation).ok().map(Cow::into_owned)
     }
 
     /// Keeps the quarantine within `most` bytes.
@@ -335,11 +347,15 @@ fn about(record: &Record) -> Vec<u8> {
 /// Errors that a later attempt will meet again.
 pub(super) fn is_damage(error: &GenerationError) -> bool {
     match error {
-        GenerationError::Panicked(_) | GenerationError::Deadline | GenerationError::Deadly => true,
+        GenerationError::Panicked(_)
+        | GenerationError::Deadline
+        | GenerationError::Deadly
+        | GenerationError::Damaged { .. } => true,
         GenerationError::Sled(sled::Error::Io(error)) | GenerationError::Io(error) => matches!(
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
         ),
         GenerationError::Sled(_) => true,
+        GenerationError::Block(_) => false,
     }
 }

@@ -17,7 +17,7 @@ use super::{READ_BLOCKS, Spool, remove_dir};
 use crate::journal::block::{self, BlockError};
 use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
-use crate::journal::manifest::{Record, State, Summaries};
+use crate::journal::manifest::{Record, Sealed, State, Summaries};
 use crate::journal::thin::{self, LEAST_DATABASE, Level, Source, ThinError, Thinned, pays};
 use crate::journal::types::{Entry, Page, ReadError, Seq};
 
@@ -158,6 +158,7 @@ impl Spool {
                     record.summaries = Some(thinned.summaries);
                     record.missing.clone_from(&thinned.missing);
                     record.bytes = thinned.after;
+                    record.sealed = thinned.key.map(|key| Sealed { key, withheld: false });
                 })
             }
             _ => Ok(false),
@@ -178,12 +179,14 @@ impl Spool {
         old_dir: &std::path::Path,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<Thinned>, ThinError> {
+        let keys = self.keyring.keys();
         let tail = self
             .tail(number)
             .map_err(|error| ThinError::Read { generation: number, cause: error.to_string() })?;
-        let names = |device| tail.name(device).ok().flatten();
+        let names = |device| tail.name(device, &keys).ok().flatten();
         let unnamed = |device| unnamed(number, device);
-        let source = Source { generation: &tail.generation, record, names: &names, unnamed: &unnamed };
+        let source =
+            Source { generation: &tail.generation, record, names: &names, unnamed: &unnamed, keys: &keys };
         let result = thin::thin(&source, level, &*self.disk, dir, old_dir, go_on);
         drop(tail);
         self.let_go(number);
@@ -204,6 +207,7 @@ impl Spool {
             false => ReadError::Read { generation: number, cause: error.to_string() },
         };
         let mut page = page(record, Vec::new(), from);
+        let keys = self.keyring.keys();
         let mut k = from.n();
         while k < known.count && page.entries.len() < max {
             let tail = self.tail(number)?;
@@ -213,7 +217,7 @@ impl Spool {
                     break;
                 }
                 let mut summaries = Vec::new();
-                match block::decode_summaries(&stored.value, &mut summaries) {
+                match block::decode_summaries(&stored.value, &keys, &mut summaries) {
                     Ok(_) => {}
                     Err(BlockError::Checksum) if self.may_condemn(number) => {
                         let cause = format!("the summaries at {} are damaged", stored.first_n);
@@ -226,7 +230,7 @@ impl Spool {
                 }
                 let skip = k.saturating_sub(stored.first_n) as usize;
                 for (at, summary) in (stored.first_n..known.count).zip(summaries).skip(skip) {
-                    let device = tail.name(summary.device.0).map_err(failed)?;
+                    let device = tail.name(summary.device.0, &keys).map_err(failed)?;
                     let device = device.unwrap_or_else(|| unnamed(number, summary.device.0));
                     page.entries.push(Entry::Summary { at: Seq::new(number, at), device, summary });
                     k = at + 1;
