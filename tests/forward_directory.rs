@@ -82,7 +82,12 @@ impl Gateway {
     fn uplink(&self, state: &Path, uplink: &config::Uplink, max_age: Duration) -> Handle {
         let batch = config::Batch { max_age, max_bytes: bytesize::ByteSize::kib(256) };
         let origin =
-            Origin { gateway: "gym-12".into(), site: Some("gym".into()), state_dir: state.to_owned() };
+            Origin {
+            gateway: "gym-12".into(),
+            site: Some("gym".into()),
+            state_dir: state.to_owned(),
+            pseudonyms: None,
+        };
         forward::spawn(uplink, &batch, &origin, &self.journal, Arc::new(StillClock), &Metrics::default())
             .unwrap()
     }
@@ -94,7 +99,14 @@ impl Gateway {
 }
 
 fn uplink(name: &str, encoding: config::Encoding, kind: config::UplinkKind) -> config::Uplink {
-    config::Uplink { name: Some(name.to_owned()), encoding, from: config::From::Oldest, required: true, kind }
+    config::Uplink {
+        name: Some(name.to_owned()),
+        encoding,
+        from: config::From::Oldest,
+        required: true,
+        pseudonyms: None,
+        kind,
+    }
 }
 
 /// A directory uplink that writes to `path`.

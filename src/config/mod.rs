@@ -13,6 +13,7 @@ mod load;
 mod log;
 pub mod mapping;
 mod mqtt;
+mod privacy;
 mod problem;
 mod replay;
 mod speed;
@@ -26,6 +27,7 @@ pub use journal::{Batch, Journal};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
+pub use privacy::Privacy;
 pub use problem::{Problem, Problems};
 pub use replay::Replay;
 pub use speed::{Speed, SpeedError};
@@ -44,6 +46,7 @@ pub struct Config {
     pub journal: Journal,
     pub batch: Batch,
     pub http: Http,
+    pub privacy: Privacy,
     pub replay: Vec<Replay>,
     /// Empty: one `directory` uplink below the state directory.
     #[serde(rename = "uplink")]
@@ -60,11 +63,13 @@ impl Config {
                 encoding: Encoding::default(),
                 from: From::default(),
                 required: true,
+                pseudonyms: None,
                 kind: UplinkKind::Directory(Directory::default()),
             });
         }
         for uplink in &mut self.uplinks {
             uplink.name = Some(uplink.name().to_owned());
+            uplink.pseudonyms.get_or_insert(self.privacy.pseudonyms);
             if let UplinkKind::Directory(directory) = &mut uplink.kind {
                 directory.path = Some(directory.path_below(&self.gateway.state_dir));
             }

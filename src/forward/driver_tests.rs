@@ -212,7 +212,7 @@ fn rig_with(
         name: "fake".into(),
         encoding: Encoding::Gzip,
         policy: Policy { max_age: Duration::from_millis(30), max_bytes },
-        origin: Origin { gateway: "g".into(), site: None, state_dir: "/nowhere".into() },
+        origin: Origin { gateway: "g".into(), site: None, state_dir: "/nowhere".into(), pseudonyms: None },
         retry: retry::Limits { min: Duration::from_millis(1), max: Duration::from_millis(5) },
         stuck_interval: Duration::from_millis(300),
     };

@@ -38,6 +38,7 @@ pub use status::{Metrics, State, Status, Watcher};
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
+use crate::privacy::Pseudonyms;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
@@ -105,6 +106,8 @@ pub struct Origin {
     pub gateway: String,
     pub site: Option<String>,
     pub state_dir: PathBuf,
+    /// Where an uplink is to be told pseudonyms.
+    pub pseudonyms: Option<Arc<Pseudonyms>>,
 }
 
 /// An uplink could not be set up.
@@ -187,7 +190,8 @@ pub fn spawn(
     };
     let cursor =
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
-    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor));
+    let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
+    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms));
     let settings = driver::Settings {
         name: name.clone(),
         encoding: config.encoding,

@@ -166,6 +166,7 @@ impl Gateway {
             gateway: id.clone(),
             site: config.gateway.site.clone(),
             state_dir: setup.state.path().to_owned(),
+            pseudonyms: None,
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);

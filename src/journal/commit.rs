@@ -31,6 +31,8 @@ const MOST_NUMBERS: u32 = 1 << 30;
 /// What the driver asks of the committer.
 pub enum Order {
     Commit,
+    /// Commits, and goes on in a new generation unless the head is empty.
+    Roll,
     /// Ends the generation; nothing is appended after it.
     Seal,
 }
@@ -95,6 +97,10 @@ impl Committer {
         while let Ok(order) = next(orders) {
             match order {
                 Order::Commit => self.commit(),
+                Order::Roll => {
+                    self.commit();
+                    self.roll();
+                }
                 Order::Seal => self.seal(),
             }
             self.inner.committed.notify_one();
@@ -177,6 +183,9 @@ impl Committer {
             }
             return Err(error);
         }
+        if *next_n == 0 {
+            self.inner.rolls.begun();
+        }
         *next_n += readings.len() as u32;
         *commits += 1;
         let (number, next, look) = (generation.number(), *next_n, *commits % SIZE_CHECK == 0);
@@ -209,6 +218,15 @@ impl Committer {
         }
     }
 
+    fn roll(&mut self) {
+        if let Head::Open { generation, next_n, .. } = &self.head
+            && *next_n > 0
+        {
+            let (number, count) = (generation.number(), *next_n);
+            self.roll_over(number, count);
+        }
+    }
+
     /// The group is durable already: a roll-over that fails is tried again at the next look.
     fn roll_over(&mut self, number: u32, count: u32) {
         if let Err(error) = self.next_head(Some((number, count))) {
@@ -224,6 +242,7 @@ impl Committer {
         let generation = made?;
         self.spool.promote(&generation, before)?;
         self.inner.watermark.send_replace(Seq::new(generation.number(), 0));
+        self.inner.rolls.emptied();
         self.head = Head::Open { generation, next_n: 0, named: Vec::new(), commits: 0 };
         Ok(())
     }

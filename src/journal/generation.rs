@@ -176,6 +176,14 @@ impl Generation {
         })
     }
 
+    /// Up to `most` values of any kind with keys from `from` on, in order.
+    pub fn values(&self, from: u64, most: usize) -> Result<Vec<(u64, sled::IVec)>, GenerationError> {
+        fenced(|| {
+            let values = self.db.range(from.to_be_bytes()..).take(most);
+            values.map(|item| item.map(|(key, value)| (number_of(&key), value))).collect()
+        })
+    }
+
     /// Device names by their number in this generation. Damaged ones are left out.
     pub fn names(&self) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
         fenced(|| {

@@ -26,6 +26,7 @@ mod commit;
 mod cursor;
 mod devices;
 mod disk;
+mod erase;
 mod generation;
 mod identity;
 mod intake;
@@ -33,6 +34,7 @@ mod manifest;
 mod mark;
 mod metrics;
 mod policy;
+mod roll;
 mod spool;
 mod told;
 mod types;
@@ -54,6 +56,7 @@ pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
+pub use erase::{EraseError, Erased};
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
@@ -101,6 +104,7 @@ struct Inner {
     told: told::Told,
     watermark: watch::Sender<Seq>,
     close: watch::Sender<bool>,
+    rolls: roll::Rolls,
     dedupe_window: Duration,
 }
 
@@ -197,6 +201,7 @@ impl Journal {
             told: told::Told::new(),
             watermark: watch::Sender::new(end),
             close: watch::Sender::new(false),
+            rolls: roll::Rolls::new(settings.generation_age),
             dedupe_window: settings.dedupe_window,
         };
         Ok((Self { inner: Arc::new(inner) }, recovered, mark))
@@ -375,6 +380,10 @@ impl Journal {
             tracing::warn!(%error, "delivered generations cannot be removed");
         }
         inner.spool.close_idle();
+        if inner.rolls.aged() {
+            inner.rolls.ask();
+            inner.intake.changed.notify_one();
+        }
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
         inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());
@@ -398,6 +407,13 @@ impl Driver {
         loop {
             if *closing.borrow() && self.inner.intake.group().count == 0 {
                 break;
+            }
+            if let Some(roll) = self.inner.rolls.due() {
+                let rolled = self.order(Order::Roll).await;
+                self.inner.rolls.done(roll);
+                if !rolled {
+                    break;
+                }
             }
             let decision = self.policy.decide(self.inner.intake.group(), Instant::now());
             match decision {

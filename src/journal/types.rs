@@ -87,6 +87,8 @@ pub enum GapCause {
     Thinned,
     /// Not for this uplink.
     Withheld,
+    /// Removed because a person asked for it.
+    Erased,
 }
 
 /// The bounds of one batch: everything at or after `from` and before `to` in the journal's order.

@@ -35,7 +35,7 @@ fn lake(path: &Path, max_bytes: Option<u64>) -> Directory {
         max_bytes: max_bytes.map(bytesize::ByteSize),
         keep: Duration::from_secs(30 * 86_400),
     };
-    let origin = Origin { gateway: "gym/12".into(), site: None, state_dir: PathBuf::new() };
+    let origin = Origin { gateway: "gym/12".into(), site: None, state_dir: PathBuf::new(), pseudonyms: None };
     Directory::new("lake", &config, &origin, StoreMetrics::default())
 }
 

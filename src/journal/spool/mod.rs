@@ -10,6 +10,7 @@
 //!   quarantine/     what could not be opened
 //! ```
 
+mod erase;
 mod head;
 mod house;
 mod read;

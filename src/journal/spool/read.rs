@@ -247,7 +247,9 @@ fn push_gaps(entries: &mut Vec<Entry>, generation: u32, record: &Record, first: 
         entries.push(Entry::Gap { first, last, cause, devices });
     };
     let mut n = first;
-    for missing in record.missing.iter().filter(|missing| missing.last >= first && missing.first <= last) {
+    // In order, and after an erasure there are many.
+    let known = record.missing.partition_point(|missing| missing.last < first);
+    for missing in record.missing.iter().skip(known).take_while(|missing| missing.first <= last) {
         if missing.first > n {
             push(n, missing.first - 1, GapCause::Lost, Arc::default());
         }

@@ -1,0 +1,260 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::config;
+use crate::journal::tests::{TestClock, reading_at};
+use crate::journal::{Appended, Disk, Entry, GapCause, RealDisk, Seq, StartAt, block};
+
+const NAME: &str = "Mrs. Miller's strap";
+/// A value that only this device reports.
+const TELLTALE: u16 = 199;
+
+fn settings() -> config::Journal {
+    config::Journal {
+        commit_interval: Duration::ZERO,
+        generation_size: bytesize::ByteSize(600_000),
+        ..config::Journal::default()
+    }
+}
+
+struct Rig {
+    dir: tempfile::TempDir,
+}
+
+struct Running {
+    journal: Journal,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn start(&self) -> Running {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let (journal, driver, _) =
+            Journal::open(&settings(), self.dir.path(), TestClock::new(), disk).unwrap();
+        Running { journal, driver: tokio::spawn(driver.run()) }
+    }
+
+    fn offline(&self) -> Journal {
+        Journal::open_offline(&settings(), self.dir.path(), TestClock::new(), Arc::new(RealDisk)).unwrap().0
+    }
+}
+
+impl Running {
+    /// Groups of three devices' readings, the one to be erased in the middle of each.
+    async fn store(&self, groups: i64, from: i64) {
+        let devices = ["aaa", NAME, "zzz"].map(|name| self.journal.devices().intern(name).unwrap());
+        let mut out: Vec<Appended> = Vec::new();
+        for group in from..from + groups {
+            let mut readings = Vec::new();
+            for (at, device) in devices.iter().enumerate() {
+                for n in 0..10 {
+                    let bpm = if at == 1 { TELLTALE } else { 60 + at as u16 };
+                    let mut reading = reading_at(device.0, group * 10 + n, bpm);
+                    let noise = (group as u64 * 31 + n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    reading.rr.values = (0..4).map(|i| (noise >> (8 * i)) as u32 & 0xffff).collect();
+                    readings.push(reading);
+                }
+            }
+            self.journal.append(&mut readings, &mut out).await;
+        }
+        self.journal.wait(out.last().unwrap().ticket).await;
+    }
+
+    async fn erase(&self, dry_run: bool) -> Erased {
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || journal.erase(NAME, dry_run)).await.unwrap().unwrap()
+    }
+
+    async fn stop(self) {
+        self.journal.close().await;
+        self.driver.await.unwrap();
+    }
+}
+
+type Readings = BTreeMap<Seq, (String, crate::reading::Reading)>;
+
+/// Every reading that is kept, the numbers of each gap's cause, and the numbers the generations gave.
+fn read(journal: &Journal) -> (Readings, BTreeMap<Seq, GapCause>, u64) {
+    let (mut readings, mut missing, mut given) = (Readings::new(), BTreeMap::new(), 0);
+    let mut from = Seq(0);
+    loop {
+        let page = journal.read(from, 100).unwrap();
+        if page.next == from {
+            return (readings, missing, given);
+        }
+        from = page.next;
+        for entry in page.entries {
+            match entry {
+                Entry::Reading { seq, device, reading } => {
+                    let reading = crate::reading::Reading { device: crate::reading::DeviceId(0), ..reading };
+                    assert!(readings.insert(seq, (device.to_string(), reading)).is_none());
+                }
+                Entry::Gap { first, last, cause, .. } => {
+                    for n in first.0..=last.0 {
+                        assert!(missing.insert(Seq(n), cause).is_none());
+                    }
+                }
+                Entry::End { count, .. } => given += u64::from(count),
+            }
+        }
+    }
+}
+
+/// Looks at the raw bytes of every file and decodes every value of every database, not by way of the journal.
+fn traces(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut databases = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+                continue;
+            }
+            if path.file_name().is_some_and(|name| name == "db") {
+                databases.push(path.parent().unwrap().to_owned());
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            if bytes.windows(NAME.len()).any(|window| window == NAME.as_bytes()) {
+                found.push(format!("the name in {}", path.display()));
+            }
+        }
+    }
+    for database in databases {
+        let db = sled::open(&database).unwrap();
+        for value in db.iter().values() {
+            let mut readings = Vec::new();
+            if block::decode(&value.unwrap(), &mut readings).is_ok()
+                && readings.iter().any(|reading| reading.bpm.is_some_and(|bpm| bpm.get() == TELLTALE))
+            {
+                found.push(format!("a reading in {}", database.display()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn nothing_of_an_erased_device_is_left_and_everything_else_is_as_it_was() {
+    let rig = Rig::new();
+    let running = rig.start();
+    running.store(400, 0).await;
+    running.stop().await;
+    let running = rig.start();
+    running.store(400, 1_000).await;
+    let journal = running.journal.clone();
+    assert!(journal.generations().len() > 3);
+    let (before, ..) = read(&journal);
+    assert_eq!(before.len(), 24_000);
+
+    let would = running.erase(true).await;
+    assert_eq!(would.readings, 8_000);
+    assert_eq!(read(&journal).0.len(), 24_000, "a dry run changes nothing");
+    assert_eq!(running.erase(false).await, would);
+    assert_eq!(running.erase(false).await, Erased::default(), "erasing again finds nothing");
+
+    let check = |(after, missing, _): (Readings, BTreeMap<Seq, GapCause>, u64)| {
+        assert_eq!(after.len(), 16_000);
+        for (seq, (device, reading)) in &before {
+            if device == NAME {
+                assert_eq!(missing.get(seq), Some(&GapCause::Erased), "{seq}");
+            } else {
+                assert_eq!(after.get(seq), Some(&(device.clone(), reading.clone())), "{seq}");
+                assert_eq!(missing.get(seq), None, "{seq}");
+            }
+        }
+        assert_eq!(missing.len(), 8_000);
+    };
+    check(read(&journal));
+    drop(journal);
+    running.stop().await;
+    assert_eq!(traces(rig.dir.path()), Vec::<String>::new());
+    let journal = rig.offline();
+    let all = read(&journal);
+    assert_eq!(all.2, 24_000, "the ends still state what was given");
+    check(all);
+    for generation in journal.generations() {
+        let verified = journal.verify(&generation).unwrap();
+        assert!(verified.damaged.is_empty() && verified.missing == 0, "{verified:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_without_a_daemon_is_erased_as_well_and_so_is_what_a_crash_left() {
+    let rig = Rig::new();
+    let running = rig.start();
+    running.store(50, 0).await;
+    // Cut off: the head is sealed by whoever opens the journal next.
+    running.driver.abort();
+    let _ = running.driver.await;
+    drop(running.journal);
+    assert!(!traces(rig.dir.path()).is_empty(), "the test can find something");
+    let journal = rig.offline();
+    // An attempt that was cut off before the swap.
+    std::fs::create_dir_all(rig.dir.path().join("spool/raw/gen-1.r1")).unwrap();
+    assert_eq!(journal.erase(NAME, false).unwrap().readings, 500);
+    assert_eq!(read(&journal).0.len(), 1_000);
+    drop(journal);
+    assert_eq!(traces(rig.dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn damaged_generations_and_counts_by_device_go_as_well() {
+    let rig = Rig::new();
+    let running = rig.start();
+    running.store(50, 0).await;
+    running.stop().await;
+    let quarantine = rig.dir.path().join("spool/quarantine/gen-77");
+    std::fs::create_dir_all(&quarantine).unwrap();
+    std::fs::write(quarantine.join("db"), NAME).unwrap();
+    let manifest = rig.dir.path().join("spool/manifest.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    kept["generations"]["9"] = serde_json::json!({
+        "state": "evicted", "spool": "x", "boot": "", "created_ms": 0, "count": 30,
+        "missing": [{ "first": 0, "last": 29, "cause": "evicted", "devices": { NAME: 10, "aaa": 20 } }],
+    });
+    std::fs::write(&manifest, kept.to_string()).unwrap();
+    let journal = rig.offline();
+    let erased = journal.erase(NAME, false).unwrap();
+    assert_eq!((erased.readings, erased.quarantined), (500, 1));
+    drop(journal);
+    assert!(!quarantine.exists());
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("aaa") && !text.contains(NAME), "{text}");
+}
+
+#[tokio::test]
+async fn a_head_is_sealed_by_its_age_so_that_delivered_readings_go() {
+    let rig = Rig::new();
+    let young = config::Journal {
+        generation_age: Duration::from_millis(300),
+        dedupe_window: Duration::ZERO,
+        ..settings()
+    };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let (journal, driver, _) = Journal::open(&young, rig.dir.path(), TestClock::new(), disk).unwrap();
+    let uplink = journal.uplink("lake", StartAt::Oldest).unwrap();
+    let running = Running { journal: journal.clone(), driver: tokio::spawn(driver.run()) };
+    running.store(3, 0).await;
+    assert!(!traces(rig.dir.path()).is_empty());
+    let begun = std::time::Instant::now();
+    // Housekeeping comes every 5 s: it seals, and then removes what the uplink has passed.
+    while journal.generations().iter().any(|generation| generation.readings > 0) {
+        let next = journal.read(uplink.cursor(), 1_000).unwrap().next;
+        let bounds = crate::journal::Bounds { from: uplink.cursor(), to: next, fixed_ms: 0 };
+        uplink.begin(bounds).unwrap();
+        uplink.confirm(bounds).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", journal.generations());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(journal);
+    running.stop().await;
+    assert_eq!(traces(rig.dir.path()), Vec::<String>::new());
+}
