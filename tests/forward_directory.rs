@@ -81,8 +81,7 @@ impl Gateway {
 
     fn uplink(&self, state: &Path, uplink: &config::Uplink, max_age: Duration) -> Handle {
         let batch = config::Batch { max_age, max_bytes: bytesize::ByteSize::kib(256) };
-        let origin =
-            Origin {
+        let origin = Origin {
             gateway: "gym-12".into(),
             site: Some("gym".into()),
             state_dir: state.to_owned(),

@@ -21,13 +21,29 @@ pub enum Act {
     },
     Stop,
     /// The configuration was read again.
-    Reload { configuration: String, taken: Vec<String>, needs_restart: Vec<String> },
+    Reload {
+        configuration: String,
+        taken: Vec<String>,
+        needs_restart: Vec<String>,
+    },
     /// A device may connect from now on, with so many topics granted beside its own.
-    DeviceAdd { device: Device, publish: usize, subscribe: usize },
-    DeviceRemove { device: Device },
+    DeviceAdd {
+        device: Device,
+        publish: usize,
+        subscribe: usize,
+    },
+    DeviceRemove {
+        device: Device,
+    },
     /// An uplink was given a place: from now on it is sent what is kept.
-    UplinkAdd { uplink: String, kind: &'static str, pseudonyms: bool },
-    UplinkForget { uplink: String },
+    UplinkAdd {
+        uplink: String,
+        kind: &'static str,
+        pseudonyms: bool,
+    },
+    UplinkForget {
+        uplink: String,
+    },
     /// Readings were written out by `fogbeat journal export`.
     Export,
     /// Everything of a device was asked to be removed.

@@ -95,7 +95,13 @@ impl Audit {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn record(&self, clock: &dyn Clock, who: &Who, act: &Act, outcome: Outcome) -> Result<(), AuditError> {
+    pub fn record(
+        &self,
+        clock: &dyn Clock,
+        who: &Who,
+        act: &Act,
+        outcome: Outcome,
+    ) -> Result<(), AuditError> {
         self.append(clock, who, act, outcome)
             .map_err(|source| AuditError::Io { path: self.dir.join(FILE), source })
     }
@@ -187,9 +193,8 @@ impl Audit {
         let mut closed = closed(&self.dir)?;
         let surplus = closed.len().saturating_sub(MOST_FILES);
         for path in closed.drain(..surplus) {
-            let last: Option<u64> = path
-                .file_stem()
-                .and_then(|stem| stem.to_str()?.strip_prefix("audit-")?.parse().ok());
+            let last: Option<u64> =
+                path.file_stem().and_then(|stem| stem.to_str()?.strip_prefix("audit-")?.parse().ok());
             head.first = last.map_or(head.first, |last| last + 1);
             self.store(head)?;
             fs::remove_file(path)?;

@@ -76,11 +76,17 @@ fn verify(lines: &[String], head: &Head) -> Verdict {
                         if line.n != n + 1 {
                             verdict.problems.push(format!("after entry {n} comes {}", line.n));
                         } else if line.prev != *expected {
-                            verdict.problems.push(format!("entry {n} was changed after {} was written", line.n));
+                            verdict
+                                .problems
+                                .push(format!("entry {n} was changed after {} was written", line.n));
                         }
                     }
                     None if line.n > head.first => {
-                        verdict.problems.push(format!("entries {} to {} are missing", head.first, line.n - 1));
+                        verdict.problems.push(format!(
+                            "entries {} to {} are missing",
+                            head.first,
+                            line.n - 1
+                        ));
                     }
                     None => {}
                 }

@@ -42,8 +42,7 @@ pub struct Uplink {
 
 impl Uplink {
     /// Keys every kind has; all others belong to the kind.
-    pub(super) const COMMON: [&'static str; 5] =
-        ["name", "encoding", "from", "required", "pseudonyms"];
+    pub(super) const COMMON: [&'static str; 5] = ["name", "encoding", "from", "required", "pseudonyms"];
 
     /// The name it goes by: in `status`, in its cursor file, in `uplink forget`.
     pub fn name(&self) -> &str {

@@ -8,6 +8,7 @@
 //! written; and it leaves [`Store`]'s reserve of the disk free for the journal. When neither helps the uplink stops
 //! and says so; the readings stay in the journal.
 
+pub mod erase;
 mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::batch::Policy;
 use super::feed::Feed;
 use super::hands::Hands;
+use super::hold::Hold;
 use super::member::Member;
 use super::pace::Pace;
 use super::retry::{self, Backoff};
@@ -41,6 +42,13 @@ pub(super) struct Settings {
     pub(super) origin: Origin,
     pub(super) retry: retry::Limits,
     pub(super) stuck_interval: Duration,
+}
+
+/// What the task is told from outside.
+pub(super) struct Signals {
+    pub(super) draining: watch::Receiver<Option<Instant>>,
+    pub(super) retry_now: Arc<Notify>,
+    pub(super) hold: Hold,
 }
 
 /// How a drain ended.
@@ -97,6 +105,7 @@ pub(super) struct Driver<U, F> {
     pace: Pace,
     draining: watch::Receiver<Option<Instant>>,
     retry_now: Arc<Notify>,
+    hold: Hold,
     backoff: Backoff,
     /// Nothing is tried before this moment.
     pause: Option<Instant>,
@@ -118,8 +127,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         settings: Settings,
         clock: Arc<dyn Clock>,
         board: Board,
-        draining: watch::Receiver<Option<Instant>>,
-        retry_now: Arc<Notify>,
+        signals: Signals,
     ) -> Result<Self, SetupError> {
         let hands = Hands::new(&settings.name)?;
         let watermark = feed.watermark();
@@ -151,8 +159,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             feed,
             settings,
             board,
-            draining,
-            retry_now,
+            draining: signals.draining,
+            retry_now: signals.retry_now,
+            hold: signals.hold,
             pause: None,
             confirm_after: None,
             waiting: None,
@@ -173,6 +182,13 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
                 self.pause = None;
             }
             self.settle(now).await;
+            if self.hold.wanted() && self.work.is_none() && self.call.is_none() {
+                self.let_go();
+                if !self.rest().await {
+                    break Drained::TimedOut;
+                }
+                continue;
+            }
             self.look(now);
             if self.draining.borrow().is_some() && self.is_empty() {
                 break Drained::Empty;
@@ -194,6 +210,32 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         };
         self.finish().await;
         ended
+    }
+
+    /// Holds no reading any more; goes on later as after a start.
+    fn let_go(&mut self) {
+        self.window.clear();
+        self.board.open_batches(0);
+        self.again = self.feed.open().into();
+        if let Some(workshop) = &mut self.workshop {
+            workshop.let_go();
+            self.position = workshop.position();
+        }
+        self.holds_lines = false;
+        self.waiting = None;
+        self.exhausted = None;
+    }
+
+    /// Until nobody wants it held any more; `false`: the deadline of a drain came first, or the handle was dropped.
+    async fn rest(&mut self) -> bool {
+        loop {
+            let deadline = *self.draining.borrow_and_update();
+            tokio::select! {
+                () = self.hold.rest() => return true,
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return false,
+                asked = self.draining.changed() => if asked.is_err() { return false },
+            }
+        }
     }
 
     async fn finish(mut self) {
@@ -283,6 +325,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     fn may_begin(&self, now: Instant) -> bool {
         let failing = self.backoff.failures() > 0;
         self.workshop.is_some()
+            && !self.hold.wanted()
             && !self.paused(now)
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
@@ -337,7 +380,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Sends what is in the window and not taken, as much as one delivery may carry.
     fn start_delivery(&mut self, now: Instant) {
-        if self.paused(now) || self.call.is_some() {
+        if self.paused(now) || self.call.is_some() || self.hold.wanted() {
             return;
         }
         let mut members: Vec<Member> = Vec::new();
@@ -447,6 +490,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
                 Err(_) => Event::Deadline,
             },
             () = self.retry_now.notified() => Event::RetryNow,
+            () = self.hold.changed() => Event::Look,
             () = tokio::time::sleep_until(timer) => Event::Look,
             () = changed(&mut self.watermark) => Event::Look,
         }

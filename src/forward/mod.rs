@@ -18,6 +18,7 @@ mod driver;
 mod feed;
 pub mod firehose;
 mod hands;
+mod hold;
 mod label;
 pub mod member;
 mod pace;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 pub use driver::Drained;
+pub use hold::Held;
 pub use member::Member;
 pub use status::{Metrics, State, Status, Watcher};
 
@@ -224,8 +226,9 @@ fn start_task<U: Uplink, F: feed::Feed>(
 ) -> Result<Handle, SetupError> {
     let board = Board::new(&settings.name, uplink.kind(), metrics);
     let (drain, draining) = tokio::sync::watch::channel(None);
-    let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>);
-    let retry_now = watcher.retry_signal();
-    let driver = Driver::new(uplink, feed, settings, clock, board, draining, retry_now)?;
+    let (holder, hold) = hold::pair();
+    let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>, holder);
+    let signals = driver::Signals { draining, retry_now: watcher.retry_signal(), hold };
+    let driver = Driver::new(uplink, feed, settings, clock, board, signals)?;
     Ok(Handle { watcher, drain, task: tokio::spawn(driver.run()) })
 }

@@ -42,8 +42,10 @@ pub enum EraseError {
     Head,
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("generation {generation} holds a value that cannot be read here ({cause}); give its key, or use the \
-             version of fogbeat that wrote it, and erase again")]
+    #[error(
+        "generation {generation} holds a value that cannot be read here ({cause}); give its key, or use the \
+             version of fogbeat that wrote it, and erase again"
+    )]
     Unreadable { generation: u32, cause: super::BlockError },
     #[error("generation {generation} could not be rewritten: {source}; check the disk, and erase again")]
     Write { generation: u32, source: GenerationError },

@@ -92,6 +92,11 @@ pub enum Found {
 }
 
 impl Record {
+    /// Numbers that were removed because a person asked for it.
+    pub fn erased(&self) -> u64 {
+        self.missing.iter().filter(|missing| missing.cause == GapCause::Erased).map(Missing::count).sum()
+    }
+
     /// Numbers that the storage lost.
     pub fn lost(&self) -> u64 {
         self.missing.iter().filter(|missing| missing.cause == GapCause::Lost).map(Missing::count).sum()

@@ -45,8 +45,7 @@ impl Key {
     ) -> Result<Self, KeyError> {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
         let given = credentials.map(|dir| PathBuf::from(dir).join(credential)).filter(|path| path.exists());
-        let path =
-            file.map(Path::to_owned).or(given).ok_or(KeyError::Missing { setting, credential })?;
+        let path = file.map(Path::to_owned).or(given).ok_or(KeyError::Missing { setting, credential })?;
         Self::read(&path)
     }
 

@@ -6,9 +6,11 @@
 //! What is not promised: anonymity. A heart rate over weeks may point to a person by itself, and whoever has the key can
 //! tell which of the names they know a pseudonym stands for.
 
+pub mod erase;
 mod key;
 mod names;
 mod pseudonym;
+pub mod sql;
 
 pub use key::{Key, KeyError};
 pub use names::{Known, Names};

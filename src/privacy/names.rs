@@ -62,7 +62,8 @@ impl Names {
         if known.contains(&pair) {
             return Ok(());
         }
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
         if file.metadata()?.len() >= MOST_BYTES {
             return Ok(());
         }

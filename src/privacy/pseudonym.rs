@@ -90,6 +90,11 @@ impl Pseudonyms {
         pseudonym
     }
 
+    /// The file that says which device a pseudonym stands for.
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Forgets a device: its pseudonym is noted down anew when it is next used.
     pub fn forget(&self, name: &str) {
         self.cached.write().unwrap_or_else(PoisonError::into_inner).remove(name);

@@ -23,7 +23,7 @@ const RESERVE_SHARE: u64 = 20;
 /// Default share of the disk.
 const DEFAULT_SHARE: u64 = 4;
 /// Name part of a file that is not complete.
-const TEMPORARY: &str = ".tmp";
+pub(super) const TEMPORARY: &str = ".tmp";
 
 /// The lake could not take a member.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ impl StoreError {
         self.cause() != "io"
     }
 
-    pub(super) fn remedy(&self) -> String {
+    pub fn remedy(&self) -> String {
         match self {
             Self::Io { path, .. } => match self.cause() {
                 "permission" => format!("give the daemon's user write access to {}", path.display()),
@@ -256,12 +256,12 @@ fn day_name(date: Date) -> String {
     format!("dt={:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
-fn failed<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
+pub(super) fn failed<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
     move |source| StoreError::Io { act, path: path.to_owned(), source }
 }
 
 /// The directories in `path`, with their names.
-fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+pub(super) fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(failed("read", path))? {
         let entry = entry.map_err(failed("read", path))?;
@@ -294,7 +294,7 @@ fn make_directories(root: &Path, directory: &Path) -> Result<(), StoreError> {
 }
 
 /// Temporary file, fsync, rename, fsync of the directory.
-fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = directory.join(format!("{name}{TEMPORARY}"));
     let path = directory.join(name);
     let write = || -> io::Result<()> {

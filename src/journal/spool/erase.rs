@@ -32,10 +32,13 @@ impl Spool {
                 return Ok(0);
             }
             // Delivered and removed meanwhile.
-            Err(_) if self.record_at_or_after(number).is_none_or(|(found, _)| found != number) => return Ok(0),
+            Err(_) if self.record_at_or_after(number).is_none_or(|(found, _)| found != number) => {
+                return Ok(0);
+            }
             Err(error) => return Err(error.into()),
         };
-        let failed = |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
+        let failed =
+            |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let names = tail.generation.names().map_err(failed)?;
         let devices: HashSet<u32> =
             names.iter().filter(|(_, name)| &***name == device).map(|(number, _)| *number).collect();
