@@ -83,7 +83,17 @@ impl Audit {
     /// # Errors
     /// When the key cannot be read or made.
     pub fn open(state_dir: &Path) -> Result<Self, AuditError> {
-        Ok(Self { dir: state_dir.to_owned(), key: Key::read_or_make(&state_dir.join(KEY))? })
+        let path = state_dir.join(KEY);
+        let key = match Key::read_or_make(&path) {
+            Err(KeyError::Format(_)) => {
+                tracing::error!(path = %path.display(),
+                    "the key of the audit log is damaged: devices are called otherwise in it from now on");
+                fs::remove_file(&path).map_err(|source| AuditError::Io { path: path.clone(), source })?;
+                Key::read_or_make(&path)?
+            }
+            key => key?,
+        };
+        Ok(Self { dir: state_dir.to_owned(), key })
     }
 
     /// A device as it stands in the log.
@@ -220,7 +230,8 @@ pub(super) fn closed(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 pub(super) fn head(dir: &Path) -> io::Result<Head> {
     match fs::read(dir.join(HEAD)) {
-        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+        // A damaged one counts as none; what is missing then is told by the chain.
+        Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Head::default()),
         Err(error) => Err(error),
     }
@@ -250,8 +261,16 @@ impl Scribe {
     }
 
     /// Adds an entry. Blocking.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn try_note(&self, who: &Who, act: &Act, outcome: Outcome) -> Result<(), AuditError> {
+        self.audit.record(&*self.clock, who, act, outcome)
+    }
+
+    /// Adds an entry. Blocking.
     pub fn note(&self, who: &Who, act: &Act, outcome: Outcome) {
-        if let Err(error) = self.audit.record(&*self.clock, who, act, outcome) {
+        if let Err(error) = self.try_note(who, act, outcome) {
             tracing::error!(%error, "an entry of the audit log is missing");
         }
     }
@@ -273,6 +292,20 @@ impl Scribe {
             }
         };
         self.note(who, &Act::Access { what, repeated }, Outcome::Done);
+    }
+
+    /// Adds an entry that stored readings are written out from number `from` on: one for an export from the beginning,
+    /// for one from elsewhere at most one an hour. Blocking.
+    pub fn export(&self, who: &Who, from: u64) {
+        const WHAT: &str = "journal_page";
+        if from == 0 {
+            let mut accesses = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
+            accesses.insert((who.uid, WHAT), (Instant::now(), 0));
+            drop(accesses);
+            self.note(who, &Act::Export, Outcome::Done);
+        } else {
+            self.access(who, WHAT);
+        }
     }
 
     /// Where the log ends. Blocking.

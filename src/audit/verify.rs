@@ -111,6 +111,10 @@ fn verify(lines: &[String], head: &Head) -> Verdict {
         verdict.hash.clone_from(&hash);
         before = Some((number, hash));
     }
+    // One line may be there before there is a head.
+    if head.n == 0 && lines.len() > 1 {
+        verdict.problems.push("audit.head is gone: a cut at the end would go unnoticed".into());
+    }
     if !met_head {
         verdict.problems.push(format!("entries {} to {} are missing", verdict.last + 1, head.n));
     }
@@ -186,6 +190,9 @@ mod tests {
     #[test]
     fn every_edit_and_every_cut_is_noticed() {
         assert!(problems(&filled(5)).is_empty());
+        let headless = filled(5);
+        fs::remove_file(headless.path().join("audit.head")).unwrap();
+        assert!(!problems(&headless).is_empty());
         let changes: [fn(&mut Vec<String>); 8] = [
             |lines| lines[2] = lines[2].replace("alice", "mallory"),
             |lines| lines[4] = lines[4].replace("alice", "mallory"),

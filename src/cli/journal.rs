@@ -7,7 +7,8 @@ use clap::Subcommand;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, offline, output, status};
+use super::{Common, Failure, Kind, offline, output, record, status};
+use crate::audit::Act;
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
@@ -41,7 +42,12 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Inspect { json } => show(&looker.inspect()?, *json),
         Command::Verify { json } => verify(&looker, *json),
-        Command::Export => export(&looker),
+        Command::Export => {
+            if matches!(looker, Looker::Own { .. }) {
+                record::done(&config, |_| Act::Export);
+            }
+            export(&looker)
+        }
     }
 }
 

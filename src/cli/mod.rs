@@ -2,13 +2,16 @@
 //!
 //! Promise: data goes to standard output, everything else to standard error; exit codes are those of [`exit`].
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod device;
+pub mod erase;
 mod exit;
 pub mod journal;
 mod offline;
 mod output;
+mod record;
 pub mod status;
 pub mod uplink;
 
@@ -74,6 +77,12 @@ pub enum Command {
     /// Look into the journal of a gateway that is stopped
     #[command(subcommand, after_help = "Example: fogbeat journal inspect")]
     Journal(journal::Command),
+    /// Remove a device from everything that this gateway keeps: journal, lake, login
+    #[command(after_help = erase::AFTER_HELP)]
+    Erase(erase::Options),
+    /// Look into the record of who changed, exported or erased what
+    #[command(subcommand, after_help = "Example: fogbeat audit show --device strap-17")]
+    Audit(audit::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),

@@ -33,6 +33,8 @@ pub use replay::Replay;
 pub use speed::{Speed, SpeedError};
 pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The whole configuration.
@@ -74,6 +76,17 @@ impl Config {
                 directory.path = Some(directory.path_below(&self.gateway.state_dir));
             }
         }
+    }
+
+    /// The directory uplinks' lakes, by the uplinks' names.
+    pub fn lakes(&self) -> Vec<(String, PathBuf)> {
+        let lakes = self.uplinks.iter().filter_map(|uplink| match &uplink.kind {
+            UplinkKind::Directory(lake) => {
+                Some((uplink.name().to_owned(), lake.path_below(&self.gateway.state_dir)))
+            }
+            UplinkKind::Firehose(_) => None,
+        });
+        lakes.collect()
     }
 
     /// The settings in force, as TOML in the form the file has. Holds no secret: the file has none.

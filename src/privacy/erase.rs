@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::names::Names;
 use super::pseudonym::Pseudonyms;
 use super::sql::Rows;
+use crate::audit::{Act, Outcome, Scribe, Who};
 use crate::forward::directory::StoreError;
 use crate::forward::directory::erase::{Lake, LakeErased};
 use crate::forward::{Held, Watcher};
@@ -138,6 +139,7 @@ pub fn erase(place: &Place<'_>, wish: &Wish) -> Result<Report, Error> {
             None => names.remove(device),
         }
         .map_err(Error::Names)?;
+        place.pseudonyms.iter().for_each(|pseudonyms| pseudonyms.forget(device));
     }
     let rows = Rows { table: TABLE, gateway: place.gateway, names: &called };
     Ok(Report {
@@ -150,6 +152,27 @@ pub fn erase(place: &Place<'_>, wish: &Wish) -> Result<Report, Error> {
         sql_iceberg: rows.iceberg(),
         sql_objects: rows.objects(),
     })
+}
+
+/// Removes a device and puts it on record.
+///
+/// # Errors
+/// [`Error`].
+pub fn recorded(place: &Place<'_>, wish: &Wish, scribe: &Scribe, who: &Who) -> Result<Report, Error> {
+    let device = scribe.device(&wish.device);
+    if wish.dry_run {
+        return erase(place, wish);
+    }
+    let act = |report: Option<&Report>| Act::Erase {
+        device: device.clone(),
+        readings: report.map(|report| report.journal.readings),
+        lake_lines: report.map(|report| report.lakes.iter().map(|lake| lake.erased.lines).sum()),
+    };
+    scribe.note(who, &act(None), Outcome::Begun);
+    let report = erase(place, wish);
+    let outcome = if report.is_ok() { Outcome::Done } else { Outcome::Failed };
+    scribe.note(who, &act(report.as_ref().ok()), outcome);
+    report
 }
 
 fn hold(uplinks: &[Watcher]) -> Result<Vec<Held>, Error> {
