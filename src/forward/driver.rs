@@ -30,6 +30,8 @@ use crate::journal::{Bounds, Seq};
 
 /// How often a failure that somebody must mend is tried again.
 pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often an uplink is made to keep its own bounds.
+pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// New readings that are worth a look at the journal before their batch is due.
 const READ_AHEAD: u64 = 1_000;
 /// A wait without an end, for a timer that is not set.
@@ -42,6 +44,7 @@ pub(super) struct Settings {
     pub(super) origin: Origin,
     pub(super) retry: retry::Limits,
     pub(super) stuck_interval: Duration,
+    pub(super) housekeeping: Duration,
 }
 
 /// What the task is told from outside.
@@ -106,6 +109,8 @@ pub(super) struct Driver<U, F> {
     draining: watch::Receiver<Option<Instant>>,
     retry_now: Arc<Notify>,
     hold: Hold,
+    clock: Arc<dyn Clock>,
+    house_at: Instant,
     backoff: Backoff,
     /// Nothing is tried before this moment.
     pause: Option<Instant>,
@@ -135,7 +140,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let limits = uplink.limits();
         let workshop = Workshop::new(
             Arc::clone(&feed),
-            clock,
+            Arc::clone(&clock),
             settings.origin.clone(),
             settings.encoding,
             limits.member_bytes,
@@ -162,6 +167,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             draining: signals.draining,
             retry_now: signals.retry_now,
             hold: signals.hold,
+            clock,
+            house_at: Instant::now(),
             pause: None,
             confirm_after: None,
             waiting: None,
@@ -189,6 +196,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
                 }
                 continue;
             }
+            self.keep_house(now).await;
             self.look(now);
             if self.draining.borrow().is_some() && self.is_empty() {
                 break Drained::Empty;
@@ -298,6 +306,16 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
         if self.window.is_empty() && self.call.is_none() && self.backoff.failures() == 0 {
             self.board.working(State::Idle);
+        }
+    }
+
+    /// What waits is not held up: it takes moments, and the workshop goes on meanwhile.
+    async fn keep_house(&mut self, now: Instant) {
+        if now >= self.house_at
+            && let Some(uplink) = &mut self.uplink
+        {
+            uplink.keep_house(self.clock.now()).await;
+            self.house_at = now + self.settings.housekeeping;
         }
     }
 
@@ -466,6 +484,12 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         if let Some(pause) = self.pause {
             return pause;
         }
+        // While it is inside a delivery, the delivery's end is what wakes us.
+        let house = self.uplink.as_ref().map_or(now + FAR, |_| self.house_at);
+        house.min(self.batch_timer(now))
+    }
+
+    fn batch_timer(&self, now: Instant) -> Instant {
         match self.waiting {
             Some(since) if self.may_begin(now) => {
                 let due = since + self.settings.policy.max_age;

@@ -37,7 +37,7 @@ pub use hold::Held;
 pub use member::Member;
 pub use status::{Metrics, State, Status, Watcher};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stamp};
 use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
 use crate::privacy::Pseudonyms;
@@ -100,6 +100,10 @@ pub trait Uplink: Send + 'static {
     /// Delivers members and says what became of each, in the same order. Ends by itself within a bounded time. May
     /// be dropped half-way (at shutdown): what was not answered counts as not delivered.
     fn deliver(&mut self, members: &[Member]) -> impl Future<Output = Vec<Delivery>> + Send;
+    /// Keeps its own bounds on what it holds, also while nothing is delivered; called now and then while it rests.
+    fn keep_house(&mut self, _now: Stamp) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// Who this gateway is, as far as uplinks need it.
@@ -204,6 +208,7 @@ pub fn spawn(
         origin: origin.clone(),
         retry: retry::Limits::default(),
         stuck_interval: driver::STUCK_INTERVAL,
+        housekeeping: driver::HOUSEKEEPING,
     };
     match &config.kind {
         config::UplinkKind::Directory(directory) => {

@@ -168,6 +168,21 @@ impl Store {
         Ok(())
     }
 
+    /// Removes days that are too old or too much. Does nothing where there is no lake yet.
+    pub(super) fn keep_house(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        if !self.root.is_dir() {
+            return Ok(());
+        }
+        let today = OffsetDateTime::from_unix_timestamp(now_ms.div_euclid(1000));
+        let today = today.unwrap_or(OffsetDateTime::UNIX_EPOCH).date();
+        // Walked through anew: it may have been changed by others, and by an erasure.
+        let mut ledger = self.open()?;
+        let kept = self.make_room(&mut ledger, &day_name(today), today, 0);
+        self.metrics.bytes.get_or_create(&self.label()).set(i64::try_from(ledger.total).unwrap_or(i64::MAX));
+        self.ledger = Some(ledger);
+        kept
+    }
+
     /// Walks through the lake once: sums the days up and removes what an interrupted write left.
     fn open(&self) -> Result<Ledger, StoreError> {
         fs::create_dir_all(&self.root).map_err(failed("make", &self.root))?;
