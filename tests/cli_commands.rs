@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 18] = [
     &[],
     &["run"],
     &["demo"],
@@ -36,6 +36,10 @@ const COMMANDS: [&[&str]; 14] = [
     &["uplink", "forget"],
     &["journal"],
     &["journal", "verify"],
+    &["erase"],
+    &["audit"],
+    &["audit", "show"],
+    &["audit", "verify"],
     &["completions"],
 ];
 

@@ -475,10 +475,15 @@ async fn a_drain_does_not_wait_for_what_cannot_succeed() {
 async fn a_held_uplink_holds_no_reading_and_makes_its_batch_again_from_the_journal() {
     let dead = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let broken = Arc::clone(&dead);
-    let rig = rig(10, 1 << 20, |_| {}, move |_, _| match broken.load(std::sync::atomic::Ordering::Relaxed) {
-        true => throttled(),
-        false => Delivery::Confirmed,
-    });
+    let rig = rig(
+        10,
+        1 << 20,
+        |_| {},
+        move |_, _| match broken.load(std::sync::atomic::Ordering::Relaxed) {
+            true => throttled(),
+            false => Delivery::Confirmed,
+        },
+    );
     rig.until("a batch under way", |rig| deliveries(&rig.log.lock().unwrap()).len() > 2).await;
     let watcher = rig.handle.watcher();
     let patience = Duration::from_secs(10);
