@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, offline, output, record, status};
+use super::{Common, Failure, Kind, key, offline, output, record, status};
 use crate::audit::Act;
 use crate::config::Config;
 use crate::control::{self, Request};
@@ -34,9 +34,15 @@ pub enum Command {
     /// Write every reading that is kept as JSON lines, delivered or not; moves no cursor
     #[command(after_help = "Example: fogbeat journal export | gzip > readings.json.gz")]
     Export,
+    /// Manage the keys that the journal is encrypted with
+    #[command(subcommand, after_help = "Example: fogbeat journal key new /etc/fogbeat/journal.keys")]
+    Key(key::Command),
 }
 
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
+    if let Command::Key(command) = command {
+        return key::run(common, command);
+    }
     let config = common.load()?;
     let looker = Looker::find(&config)?;
     match command {
@@ -48,6 +54,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
             }
             export(&looker)
         }
+        Command::Key(_) => Ok(()),
     }
 }
 

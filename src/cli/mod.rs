@@ -9,6 +9,7 @@ pub mod device;
 pub mod erase;
 mod exit;
 pub mod journal;
+pub mod key;
 mod offline;
 mod output;
 mod record;

@@ -184,6 +184,9 @@ fn journal(config: &Config, check: &mut Check<'_>) {
     check.duration("journal.generation_age", journal.generation_age, SECOND..=366 * DAY);
     check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
     check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
+    if let Some(path) = &journal.key_file {
+        check.absolute("journal.key_file", path);
+    }
     let batch = &config.batch;
     check.duration("batch.max_age", batch.max_age, Duration::from_millis(10)..=DAY);
     check.within("batch.max_bytes", batch.max_bytes, ByteSize::kib(4)..=ByteSize::mib(64));

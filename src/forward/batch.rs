@@ -4,7 +4,7 @@
 //! drain; once its bounds are fixed, reading the same stretch again gives the same members. Every entry has one
 //! position, so that it falls into exactly one batch: a reading its number, a gap its first number, an end line the
 //! number after the generation's last one. A gap that crosses a bound is cut there; each part accounts for its own
-//! numbers.
+//! numbers. A generation that was thinned has its summaries at the first positions and its gaps, uncut, at the last.
 //!
 //! Inside a member the lines are grouped by device (devices by name, each in the journal's order), because alike
 //! lines compress best side by side; ends and gaps come last.
@@ -82,7 +82,7 @@ struct Line {
     start: u32,
     len: u32,
     position: Seq,
-    /// Last number the line speaks of.
+    /// Last position the line speaks of.
     last: Seq,
     reading: bool,
 }
@@ -107,17 +107,6 @@ pub struct Lines {
     grouped: Vec<u8>,
 }
 
-/// Position of an entry, and the position after it.
-fn span(entry: &Entry) -> (Seq, Seq) {
-    match entry {
-        Entry::Reading { seq, .. } => (*seq, Seq(seq.0.saturating_add(1))),
-        Entry::Gap { first, last, .. } => (*first, Seq(last.0.saturating_add(1))),
-        Entry::End { generation, count } => {
-            (Seq::new(*generation, *count), Seq::new(generation.saturating_add(1), 0))
-        }
-    }
-}
-
 impl Lines {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
@@ -130,7 +119,7 @@ impl Lines {
 
     /// Offers the next entry of the journal's order; `position` is where the batch has come to, and moves on.
     pub fn offer(&mut self, entry: &Entry, position: &mut Seq, until: Until, context: &Context) -> Offer {
-        let (start, mut end) = span(entry);
+        let (start, mut end) = entry.span();
         if end <= *position {
             return Offer::Taken;
         }
@@ -150,7 +139,16 @@ impl Lines {
                 context.line.write_reading(&mut self.text, seq.0, context.boot, device, reading);
                 (self.number(device), *seq)
             }
-            Entry::Gap { first, last: whole, cause, devices } => {
+            Entry::Summary { at, device, summary } => {
+                context.line.write_summary(&mut self.text, at.0, context.boot, device, summary);
+                (self.number(device), *at)
+            }
+            // Behind summaries: it stands at one position and is never cut.
+            Entry::Gap { at, first, last, cause, devices } if at != first => {
+                context.line.write_gap(&mut self.text, first.0, last.0, cause_label(*cause), devices);
+                (NO_DEVICE, *at)
+            }
+            Entry::Gap { first, last: whole, cause, devices, .. } => {
                 let last = Seq(end.0.saturating_sub(1));
                 // Of a part it is not known how many each device gave.
                 let devices: &[_] = if (start, last) == (*first, *whole) { devices } else { &[] };

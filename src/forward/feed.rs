@@ -56,7 +56,7 @@ impl Feed for JournalFeed {
         self.journal.watch_watermark()
     }
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
-        let mut page = self.journal.read(from, max)?;
+        let mut page = self.journal.read_for(&self.cursor, from, max)?;
         if let Some(pseudonyms) = &self.pseudonyms {
             pseudonyms.conceal(&mut page);
         }

@@ -31,6 +31,8 @@ struct Shared {
 
 struct Kept {
     place: Place,
+    /// The furthest generation of which this uplink has taken something, if only into its memory.
+    reached: u32,
     /// End of the furthest confirmed batch: confirmations may come out of order.
     furthest: Seq,
     written: bool,
@@ -121,6 +123,13 @@ impl Cursors {
         self.known().values().map(UplinkCursor::cursor).min()
     }
 
+    /// Whether every uplink is wholly before or wholly past a generation, and one at least before it.
+    pub fn may_replace(&self, generation: u32) -> bool {
+        let known = self.known();
+        !known.values().any(|cursor| cursor.holds(generation))
+            && (known.is_empty() || known.values().any(|cursor| !cursor.is_past(generation)))
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, UplinkCursor>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,7 +140,9 @@ impl Cursors {
 impl UplinkCursor {
     fn new(name: &str, path: PathBuf, disk: Arc<dyn Disk>, place: Place, written: bool) -> Self {
         let furthest = place.cursor;
-        let place = Mutex::new(Kept { place, furthest, written, written_at: Instant::now() });
+        let ends = place.open.iter().map(|open| open.to).chain([place.cursor]);
+        let reached = ends.map(Seq::last_generation).max().unwrap_or(0);
+        let place = Mutex::new(Kept { place, reached, furthest, written, written_at: Instant::now() });
         Self(Arc::new(Shared { name: name.to_owned(), path, disk, place }))
     }
 
@@ -142,6 +153,28 @@ impl UplinkCursor {
     /// First number this uplink has not confirmed.
     pub fn cursor(&self) -> Seq {
         self.kept().place.cursor
+    }
+
+    /// The furthest generation of which this uplink has taken something.
+    pub(super) fn reached(&self) -> u32 {
+        self.kept().reached
+    }
+
+    /// Says that something of `generation` is about to be taken. From now on until the cursor is past it, it stays as it
+    /// is.
+    pub(super) fn reach(&self, generation: u32) {
+        let mut kept = self.kept();
+        kept.reached = kept.reached.max(generation);
+    }
+
+    /// Whether this uplink is inside a generation: something of it was taken, and not everything confirmed.
+    fn holds(&self, generation: u32) -> bool {
+        let kept = self.kept();
+        kept.reached >= generation && kept.place.cursor.generation() <= generation
+    }
+
+    fn is_past(&self, generation: u32) -> bool {
+        self.cursor().generation() > generation
     }
 
     /// Batches that were begun and not confirmed, oldest first.
@@ -155,6 +188,7 @@ impl UplinkCursor {
     /// When the file cannot be written; the batch must not be sent then.
     pub fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
         let mut kept = self.kept();
+        kept.reached = kept.reached.max(bounds.to.last_generation());
         kept.place.open.push(bounds);
         if let Err(error) = self.write(&mut kept) {
             kept.place.open.retain(|open| *open != bounds);

@@ -72,6 +72,7 @@ impl Journal {
             self.seal_head()?;
         }
         let mut erased = Erased::default();
+        let mut unreadable = None;
         for generation in self.generations() {
             let number = generation.generation;
             match generation.state {
@@ -83,7 +84,14 @@ impl Journal {
             if !dry_run && spool.ranges() > MOST_RANGES {
                 return Err(EraseError::TooMany);
             }
-            let readings = spool.erase_in(number, device, dry_run)?;
+            let readings = match spool.erase_in(number, device, dry_run) {
+                // The others are not to wait for its key.
+                Err(error @ EraseError::Unreadable { .. }) => {
+                    unreadable.get_or_insert(error);
+                    continue;
+                }
+                readings => readings?,
+            };
             erased.generations += usize::from(readings > 0);
             erased.readings += readings;
         }
@@ -100,7 +108,7 @@ impl Journal {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
-        Ok(erased)
+        unreadable.map_or(Ok(erased), Err)
     }
 
     /// Everything that was appended up to now is in sealed generations when this returns.

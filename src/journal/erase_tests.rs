@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
+use crate::journal::keys::{KeySource, Keys, add_key};
 use crate::journal::tests::{TestClock, reading_at};
 use crate::journal::{Appended, Disk, Entry, GapCause, RealDisk, Seq, StartAt, block};
 
@@ -21,6 +22,7 @@ fn settings() -> config::Journal {
 
 struct Rig {
     dir: tempfile::TempDir,
+    settings: config::Journal,
 }
 
 struct Running {
@@ -30,18 +32,26 @@ struct Running {
 
 impl Rig {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), settings: settings() }
+    }
+
+    /// With a key file, outside of what is searched.
+    fn keyed(keys: &Path) -> Self {
+        let settings = config::Journal { key_file: Some(keys.to_owned()), ..settings() };
+        Self { settings, ..Self::new() }
     }
 
     fn start(&self) -> Running {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let (journal, driver, _) =
-            Journal::open(&settings(), self.dir.path(), TestClock::new(), disk).unwrap();
+            Journal::open(&self.settings, self.dir.path(), TestClock::new(), disk).unwrap();
         Running { journal, driver: tokio::spawn(driver.run()) }
     }
 
     fn offline(&self) -> Journal {
-        Journal::open_offline(&settings(), self.dir.path(), TestClock::new(), Arc::new(RealDisk)).unwrap().0
+        Journal::open_offline(&self.settings, self.dir.path(), TestClock::new(), Arc::new(RealDisk))
+            .unwrap()
+            .0
     }
 }
 
@@ -101,6 +111,7 @@ fn read(journal: &Journal) -> (Readings, BTreeMap<Seq, GapCause>, u64) {
                     }
                 }
                 Entry::End { count, .. } => given += u64::from(count),
+                Entry::Summary { .. } => {}
             }
         }
     }
@@ -108,6 +119,10 @@ fn read(journal: &Journal) -> (Readings, BTreeMap<Seq, GapCause>, u64) {
 
 /// Looks at the raw bytes of every file and decodes every value of every database, not by way of the journal.
 fn traces(dir: &Path) -> Vec<String> {
+    traces_with(dir, &Keys::none())
+}
+
+fn traces_with(dir: &Path, keys: &Keys) -> Vec<String> {
     let mut found = Vec::new();
     let mut databases = Vec::new();
     let mut left = vec![dir.to_owned()];
@@ -136,13 +151,14 @@ fn traces(dir: &Path) -> Vec<String> {
         let db = db.unwrap();
         for value in db.iter().values() {
             let mut readings = Vec::new();
-            if block::decode(&value.unwrap(), &mut readings).is_ok()
+            if block::decode(&value.unwrap(), keys, &mut readings).is_ok()
                 && readings.iter().any(|reading| reading.bpm.is_some_and(|bpm| bpm.get() == TELLTALE))
             {
                 found.push(format!("a reading in {}", database.display()));
             }
         }
     }
+    found.dedup();
     found
 }
 
@@ -262,5 +278,107 @@ async fn a_head_is_sealed_by_its_age_so_that_delivered_readings_go() {
     }
     drop(journal);
     running.stop().await;
+    assert_eq!(traces(rig.dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_sealed_stays_sealed_and_what_cannot_be_opened_is_told() {
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("keys");
+    add_key(&file).unwrap();
+    let first = std::fs::read(&file).unwrap();
+    let rig = Rig::keyed(&file);
+    let running = rig.start();
+    running.store(20, 0).await;
+    running.stop().await;
+    add_key(&file).unwrap();
+    let running = rig.start();
+    running.store(20, 1_000).await;
+    let (before, ..) = read(&running.journal);
+    assert_eq!(running.erase(false).await.readings, 400);
+    let (after, missing, _) = read(&running.journal);
+    assert_eq!((after.len(), missing.len()), (800, 400));
+    assert!(after.iter().all(|(seq, reading)| before.get(seq) == Some(reading)));
+    running.store(20, 2_000).await;
+    running.stop().await;
+    let keys = KeySource::of(&rig.settings).load_again().unwrap();
+    let left = traces_with(rig.dir.path(), &keys);
+    assert_eq!(left.len(), 1, "only what came after it: {left:?}");
+
+    // The newest key is gone: what it opens is told, the rest is erased all the same.
+    std::fs::write(&file, first).unwrap();
+    let running = rig.start();
+    running.store(20, 3_000).await;
+    let journal = running.journal.clone();
+    let told = tokio::task::spawn_blocking(move || journal.erase(NAME, false)).await.unwrap().unwrap_err();
+    assert!(
+        matches!(told, EraseError::Unreadable { cause: crate::journal::BlockError::Sealed(_), .. }),
+        "{told}"
+    );
+    running.stop().await;
+    assert_eq!(traces_with(rig.dir.path(), &keys), left);
+    for database in std::fs::read_dir(rig.dir.path().join("spool/raw")).unwrap() {
+        let db = sled::open(database.unwrap().path()).unwrap();
+        for value in db.iter().values() {
+            assert!(block::key(&value.unwrap()).unwrap().is_some(), "a value lies in the clear");
+        }
+    }
+}
+
+#[tokio::test]
+async fn summaries_go_as_well_and_those_of_others_keep_their_places() {
+    let rig = Rig {
+        settings: config::Journal { generation_size: bytesize::ByteSize(4 << 20), ..settings() },
+        ..Rig::new()
+    };
+    let running = rig.start();
+    let devices = ["aaa", NAME, "zzz"].map(|name| running.journal.devices().intern(name).unwrap());
+    let mut out: Vec<Appended> = Vec::new();
+    for group in 0..200_i64 {
+        let mut readings = Vec::new();
+        for device in devices {
+            for n in 0..200 {
+                let mut reading = reading_at(device.0, (group * 200 + n) * 1_000, 70);
+                let noise = (group as u64 * 211 + n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                reading.rr.values = (0..4).map(|i| (noise >> (8 * i)) as u32 & 0xffff).collect();
+                readings.push(reading);
+            }
+        }
+        running.journal.append(&mut readings, &mut out).await;
+        running.journal.wait(out.last().unwrap().ticket).await;
+    }
+    running.stop().await;
+    let journal = rig.offline();
+    assert!(matches!(journal.thin_one().unwrap(), crate::journal::Thinning::Done(_)));
+    let summaries = || {
+        let mut found = Vec::new();
+        let mut from = Seq(0);
+        loop {
+            let page = journal.read(from, 100).unwrap();
+            if page.next == from {
+                return found;
+            }
+            from = page.next;
+            for entry in page.entries {
+                match entry {
+                    Entry::Summary { at, device, summary } => found.push((at, device.to_string(), summary.n)),
+                    Entry::Gap { devices, .. } => assert!(
+                        found.len() > 10 && devices.iter().any(|(name, _)| &**name == "aaa"),
+                        "{devices:?}"
+                    ),
+                    _ => {}
+                }
+            }
+        }
+    };
+    let before = summaries();
+    let theirs =
+        before.iter().filter(|(_, device, _)| device == NAME).map(|(.., n)| u64::from(*n)).sum::<u64>();
+    assert!(theirs > 10_000, "{theirs}");
+    let erased = journal.erase(NAME, false).unwrap();
+    assert_eq!(erased.readings, 40_000);
+    let kept: Vec<_> = before.into_iter().filter(|(_, device, _)| device != NAME).collect();
+    assert_eq!(summaries(), kept);
+    drop(journal);
     assert_eq!(traces(rig.dir.path()), Vec::<String>::new());
 }

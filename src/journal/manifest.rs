@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
-use super::types::GapCause;
+use super::keys::KeyId;
+use super::types::{DeviceCounts, GapCause};
 
 const VERSION: u32 = 1;
 
@@ -44,6 +45,25 @@ pub struct Missing {
     pub devices: BTreeMap<String, u64>,
 }
 
+/// Summaries that a generation was thinned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summaries {
+    /// Length of their windows, s.
+    pub window_s: u16,
+    /// They are numbered 0 to `count` - 1.
+    pub count: u32,
+}
+
+/// How a generation is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    pub key: KeyId,
+    /// An uplink was told that readings in it are withheld, because the key was not at hand. It is not removed as
+    /// delivered then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub withheld: bool,
+}
+
 /// One generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -59,12 +79,22 @@ pub struct Record {
     /// What is known to be missing, in order and without overlap. What else is not in the database is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+    /// What stands in the database in place of readings; every number is in `missing` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summaries: Option<Summaries>,
     /// How often its database was replaced.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u32,
+    /// `None`: not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
     /// Real bytes on disk when it was sealed.
     #[serde(default)]
     pub bytes: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -97,13 +127,72 @@ impl Record {
         self.missing.iter().filter(|missing| missing.cause == GapCause::Erased).map(Missing::count).sum()
     }
 
+    /// The gaps of a generation that was thinned, each with its position (as an n): the last ones before its end, in
+    /// order. The summaries before them are fewer than the readings were, so that there is always room.
+    pub fn gaps_behind_summaries(&self) -> impl Iterator<Item = (u32, &Missing)> {
+        let first = self.count.saturating_sub(self.missing.len() as u32);
+        (first..).zip(&self.missing)
+    }
+
+    /// Why the numbers from `first` up to `end` are missing, each once: by what is known, else they are lost.
+    pub fn tell_missing(&self, first: u32, end: u32, out: &mut Vec<Missing>) {
+        let lost = |first: u32, end: u32| Missing {
+            first,
+            last: end - 1,
+            cause: GapCause::Lost,
+            devices: BTreeMap::new(),
+        };
+        let mut n = first;
+        // In order; after an erasure there are many.
+        let known = self.missing.partition_point(|missing| missing.last < first);
+        for missing in self.missing.iter().skip(known).take_while(|missing| missing.first < end) {
+            if missing.first > n {
+                out.push(lost(n, missing.first));
+            }
+            let (from, to) = (missing.first.max(first), missing.last.min(end - 1));
+            // Of a part it is not known how many each device gave.
+            let whole = (from, to) == (missing.first, missing.last);
+            let devices = if whole { missing.devices.clone() } else { BTreeMap::new() };
+            out.push(Missing { first: from, last: to, cause: missing.cause, devices });
+            n = to.saturating_add(1);
+        }
+        if n < end {
+            out.push(lost(n, end));
+        }
+    }
+
+    /// Numbers that are accounted for before position `n`. That is `n` where readings are; summaries account for none,
+    /// the gaps behind them for all.
+    pub fn told_before(&self, n: u32) -> u64 {
+        match self.summaries {
+            None => u64::from(n.min(self.count)),
+            Some(_) => {
+                let gaps = self.gaps_behind_summaries().take_while(|(at, _)| *at < n);
+                gaps.map(|(_, missing)| missing.count()).sum()
+            }
+        }
+    }
+
     /// Numbers that the storage lost.
     pub fn lost(&self) -> u64 {
-        self.missing.iter().filter(|missing| missing.cause == GapCause::Lost).map(Missing::count).sum()
+        self.gone_by(GapCause::Lost)
+    }
+
+    /// Numbers whose readings gave way to summaries.
+    pub fn thinned(&self) -> u64 {
+        self.gone_by(GapCause::Thinned)
+    }
+
+    fn gone_by(&self, cause: GapCause) -> u64 {
+        self.missing.iter().filter(|missing| missing.cause == cause).map(Missing::count).sum()
     }
 }
 
 impl Missing {
+    pub fn device_counts(&self) -> DeviceCounts {
+        self.devices.iter().map(|(name, count)| (name.as_str().into(), *count)).collect()
+    }
+
     pub fn count(&self) -> u64 {
         u64::from(self.last.saturating_sub(self.first)) + 1
     }

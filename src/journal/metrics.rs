@@ -27,6 +27,10 @@ pub struct Metrics {
     pub generations: Gauge,
     pub blobs: Gauge,
     pub lost: Counter,
+    thinned: Counter,
+    thinnings: Counter,
+    missing_keys: Gauge,
+    withheld: Gauge,
     state: Mutex<CommitState>,
 }
 
@@ -44,6 +48,10 @@ impl Default for Metrics {
             generations: Gauge::default(),
             blobs: Gauge::default(),
             lost: Counter::default(),
+            thinned: Counter::default(),
+            thinnings: Counter::default(),
+            missing_keys: Gauge::default(),
+            withheld: Gauge::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -76,12 +84,31 @@ impl Metrics {
         r.register("generations", "Generations on disk", self.generations.clone());
         r.register("blobs", "Files that sled does not sync; anything but 0 is a defect", self.blobs.clone());
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
+        r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
+        r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
+        r.register(
+            "missing_keys",
+            "Keys that stored readings are sealed with and that are not at hand",
+            self.missing_keys.clone(),
+        );
+        r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+    }
+
+    pub(super) fn encryption(&self, encryption: &super::Encryption) {
+        self.missing_keys.set(encryption.missing_keys.len() as i64);
+        self.withheld.set(encryption.withheld as i64);
     }
 
     pub(super) fn committed(&self, readings: usize, took: Duration) {
         self.readings.inc_by(readings as u64);
         self.commits.inc();
         self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A generation was thinned; `readings` of it were readings until then.
+    pub(super) fn thinned(&self, readings: u64) {
+        self.thinned.inc_by(readings);
+        self.thinnings.inc();
     }
 
     pub(super) fn head_bytes(&self, bytes: u64) {

@@ -9,6 +9,8 @@
 //! - Memory does not grow with the backlog: readers see pages, at most three databases are open, the open group is
 //!   bounded and makes its sources wait.
 //! - A generation that cannot be opened is moved to `quarantine/`; the gateway goes on, and its numbers are told as lost.
+//! - With a key, everything that is stored is encrypted ([`keys`]). Readings whose key is missing stop nothing: they are
+//!   told as withheld, and kept until the quota takes them.
 //!
 //! # What it does not
 //! - It does not know the network, and it drops nothing by itself: a full disk stops acknowledgements.
@@ -21,7 +23,7 @@
 //! sealed at about 16 MB, read by the uplinks, and deleted whole when every [`cursor`] has passed it. Numbers are given
 //! at commit, sorted by device within a group. Each start opens a new generation; none is ever reopened for writing.
 
-mod block;
+pub mod block;
 mod commit;
 mod cursor;
 mod devices;
@@ -30,19 +32,21 @@ mod erase;
 mod generation;
 mod identity;
 mod intake;
+mod keys;
 mod manifest;
 mod mark;
 mod metrics;
 mod policy;
 mod roll;
 mod spool;
+mod thin;
 mod told;
 mod types;
 mod varint;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,9 +61,11 @@ pub use cursor::UplinkCursor;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use erase::{EraseError, Erased};
+pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
-pub use spool::{GenerationStatus, OpenError, Recovered, Verified};
+pub use spool::{Encryption, GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
+pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
 pub use types::{
     Appended, Bounds, CursorError, DeviceCounts, Durable, Entry, GapCause, Page, ReadError, Seq, StartAt,
@@ -71,6 +77,7 @@ use crate::config;
 use crate::reading::Reading;
 use commit::{Committer, Order};
 use intake::Intake;
+use keys::Keyring;
 use mark::Mark;
 use policy::{Decision, Policy};
 use spool::Spool;
@@ -126,10 +133,14 @@ pub struct JournalStatus {
     pub duplicates: u64,
     pub commits: u64,
     pub lost: u64,
+    /// Readings on disk that gave way to summaries, and the generations they are of.
+    pub thinned: u64,
+    pub thinned_generations: usize,
     pub devices: usize,
     pub generations: usize,
     pub bytes: u64,
     pub head: u64,
+    pub encryption: Encryption,
 }
 
 impl Journal {
@@ -143,8 +154,9 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let keys = KeySource::of(settings).load_or_make()?;
         let (journal, recovered, mark) =
-            Self::take_stock(settings, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
+            Self::take_stock(settings, keys, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
         journal.remember_newest();
         let size = settings.generation_size.as_u64();
         let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
@@ -171,12 +183,15 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovered), OpenError> {
-        let (journal, recovered, _) = Self::take_stock(settings, state_dir, clock, disk)?;
+        // Without a key there is still something to see.
+        let keys = KeySource::of(settings).load()?.unwrap_or_else(Keys::none);
+        let (journal, recovered, _) = Self::take_stock(settings, keys, state_dir, clock, disk)?;
         Ok((journal, recovered))
     }
 
     fn take_stock(
         settings: &config::Journal,
+        keys: Keys,
         state_dir: &Path,
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
@@ -185,7 +200,8 @@ impl Journal {
         let unusable = |source| OpenError::Directory { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let mark = Mark::open(&dir).map_err(unusable)?;
-        let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark)?;
+        let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark, Keyring::new(keys))?;
+        spool.tell_missing_keys();
         let cursors = cursor::Cursors::open(&dir, disk)?;
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
@@ -265,15 +281,86 @@ impl Journal {
         self.inner.watermark.subscribe()
     }
 
-    /// Reads on from `from`, one generation's entries, at most about `max` readings. Blocking (sled): call it off the
-    /// runtime's workers.
+    /// Reads on from `from`, one generation's entries, at most about `max` readings, for an uplink: what it is told to be
+    /// withheld is kept. Blocking (sled): call it off the runtime's workers.
     ///
     /// # Errors
     /// When a generation cannot be opened or read just now; ask again later.
     pub fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
+        let page = self.peek(from, max)?;
+        for entry in &page.entries {
+            if let Entry::Gap { first, cause: GapCause::Withheld, .. } = entry {
+                let generation = first.generation();
+                self.inner
+                    .spool
+                    .keep_withheld(generation)
+                    .map_err(|error| ReadError::Read { generation, cause: error.to_string() })?;
+            }
+        }
+        Ok(page)
+    }
+
+    /// As [`Journal::read`], for somebody who only looks.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn peek(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
         let watermark = *self.inner.watermark.borrow();
         let names = |device| self.inner.devices.name(crate::reading::DeviceId(device));
         self.inner.spool.read(from, watermark, max, &names)
+    }
+
+    /// As [`Journal::read`], for the uplink that is to be given what is read: from the moment it has taken something of a
+    /// generation until its cursor is past it, that generation is not thinned.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn read_for(&self, uplink: &UplinkCursor, from: Seq, max: usize) -> Result<Page, ReadError> {
+        loop {
+            let page = self.read(from, max)?;
+            let Some(first) = page.entries.first() else { return Ok(page) };
+            let generation = first.span().0.generation();
+            if generation <= uplink.reached() {
+                return Ok(page);
+            }
+            // Read once more: between the two the generation may have been replaced. Now it cannot be any more.
+            uplink.reach(generation);
+        }
+    }
+
+    /// Thins one generation, if one can be thinned: readings give way to 10 s summaries, when there are no such readings
+    /// any more, 10 s summaries to 1 min ones. Blocking, for seconds.
+    ///
+    /// # Errors
+    /// [`ThinError`]; the generation is as it was.
+    pub fn thin_one(&self) -> Result<Thinning, ThinError> {
+        let inner = &self.inner;
+        let go_on = || !*inner.close.borrow();
+        let result = inner.spool.thin_one(&inner.cursors, &go_on);
+        if let Ok(Thinning::Done(done)) = &result {
+            inner.metrics.thinned(done.readings);
+            tracing::info!(
+                generation = done.generation,
+                window_s = done.level.window_s(),
+                readings = done.readings,
+                summaries = done.summaries,
+                bytes_before = done.before,
+                bytes_after = done.after,
+                "thinned: readings gave way to summaries because the journal's quota is reached"
+            );
+        }
+        result
+    }
+
+    /// Loads the keys anew. A new one seals from the next commit on; what is stored stays as it is.
+    ///
+    /// # Errors
+    /// When they cannot be had; those in force stay so.
+    pub fn reload_keys(&self, settings: &config::Journal) -> Result<(), KeyError> {
+        let keys = KeySource::of(settings).load_again()?;
+        self.inner.spool.keyring().replace(keys);
+        self.inner.spool.tell_missing_keys();
+        Ok(())
     }
 
     /// Readings at or after `cursor` that are durable.
@@ -328,10 +415,13 @@ impl Journal {
             duplicates: metrics.duplicates.get(),
             commits: metrics.commits(),
             lost: metrics.lost.get(),
+            thinned: generations.iter().map(|generation| generation.thinned).sum(),
+            thinned_generations: generations.iter().filter(|g| g.window_s.is_some()).count(),
             devices: self.inner.devices.len(),
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
+            encryption: self.inner.spool.encryption(),
         }
     }
 
@@ -386,6 +476,7 @@ impl Journal {
         }
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
+        inner.metrics.encryption(&inner.spool.encryption());
         inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());
         let blobs = inner.spool.blobs();
         inner.metrics.blobs.set(blobs as i64);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::BootId;
 use crate::reading::Reading;
+use crate::reading::summary::Summary;
 
 /// A reading's number: generation x 2^32 + n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,8 +63,18 @@ pub enum Entry {
         generation: u32,
         count: u32,
     },
+    /// What stands for readings that were thinned. Positions are shared with readings: a generation has the one or the
+    /// other.
+    Summary {
+        /// Its position: the generation and its place among the generation's summaries.
+        at: Seq,
+        device: Arc<str>,
+        summary: Summary,
+    },
     /// Numbers that will never be delivered.
     Gap {
+        /// Its position: `first`, but behind the summaries in a generation that was thinned.
+        at: Seq,
         first: Seq,
         last: Seq,
         cause: GapCause,
@@ -122,6 +133,23 @@ pub enum CursorError {
     Name(String),
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// Its position in the journal's order, and the position after it.
+    pub fn span(&self) -> (Seq, Seq) {
+        let after = |seq: Seq| Seq(seq.0.saturating_add(1));
+        match self {
+            Self::Reading { seq: at, .. } | Self::Summary { at, .. } => (*at, after(*at)),
+            Self::Gap { at, first, last, .. } if at == first => (*at, after(*last)),
+            Self::Gap { at, .. } => (*at, after(*at)),
+            Self::End { generation, count } => {
+                (Seq::new(*generation, *count), Seq::new(generation.saturating_add(1), 0))
+            }
+        }
+    }
+}
+
 // === impl Seq ===
 
 impl Seq {
@@ -135,6 +163,11 @@ impl Seq {
 
     pub const fn n(self) -> u32 {
         self.0 as u32
+    }
+
+    /// The generation of the position before this one.
+    pub(super) const fn last_generation(self) -> u32 {
+        Self(self.0.saturating_sub(1)).generation()
     }
 }
 

@@ -106,7 +106,7 @@ impl Pseudonyms {
         let mut before: Option<(Arc<str>, Arc<str>)> = None;
         for entry in &mut page.entries {
             match entry {
-                Entry::Reading { device, .. } => {
+                Entry::Reading { device, .. } | Entry::Summary { device, .. } => {
                     let pseudonym = match &before {
                         Some((name, pseudonym)) if Arc::ptr_eq(name, device) => Arc::clone(pseudonym),
                         _ => self.of(device),

@@ -6,7 +6,8 @@
 //! `contact`, `energy_kj`, `battery_percent`, `rssi_dbm`, `reason`.
 //!
 //! `id` is `<spool>-<seq>`. An event's id can equal no reading's: an `end` line takes the first number its generation
-//! did not use, a `gap` line has both its ends. The same reading always gives the same bytes. Nothing is allocated per
+//! did not use, a `gap` line has both its ends, a `summary` line has its place among the summaries of its generation as
+//! the number, and its window behind it (`<spool>-<seq>-s10`). The same reading always gives the same bytes. Nothing is allocated per
 //! line beyond the growth of the buffer.
 
 use std::sync::Arc;
@@ -231,6 +232,9 @@ fn escape(out: &mut Vec<u8>, text: &str) {
         }
     }
 }
+
+#[path = "line_summary.rs"]
+mod summary;
 
 #[cfg(test)]
 #[path = "line_tests.rs"]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Stamp;
+use crate::reading::summary::{Sources, Summary};
 use crate::reading::{DeviceId, Reason, Source};
 
 const BOOT: BootId =
@@ -155,6 +156,57 @@ fn events() {
             "\n"
         )
     );
+}
+
+#[test]
+fn summaries() {
+    let full = Summary {
+        device: DeviceId(1),
+        window_s: 10,
+        arrival: Stamp { uptime_ms: 61_127, wall_ms: 1_795_460_530_000, quality: WallQuality::Synced },
+        device_time: None,
+        sources: Sources::of(Source::Mqtt),
+        n: 10,
+        bpm_n: 9,
+        bpm_sum: 649,
+        bpm_min: 71,
+        bpm_max: 74,
+        rr_n: 12,
+    };
+    let line = |summary: &Summary| {
+        let mut out = Vec::new();
+        let context = LineContext::new("k3f9a1c2", "gym-12", Some("gym"));
+        context.write_summary(&mut out, (7 << 32) + 3, BOOT, "strap-1", summary);
+        String::from_utf8(out).unwrap()
+    };
+    const START: &str = r#"{"id":"k3f9a1c2-30064771075-s10","type":"summary","gateway":"gym-12","site":"gym","device":"strap-1","#;
+    let golden = |summary: &Summary, rest: &str| assert_eq!(line(summary), format!("{START}{rest}\n"));
+    golden(
+        &full,
+        concat!(
+            r#""source":"mqtt","time":"2026-11-23T19:02:10.000Z","window_s":10,"n":10,"bpm_n":9,"#,
+            r#""bpm_min":71,"bpm_mean":72.111,"bpm_max":74,"rr_n":12}"#
+        ),
+    );
+    let unsynced = Stamp { quality: WallQuality::Unsynced, ..full.arrival };
+    golden(
+        &Summary { arrival: unsynced, bpm_n: 0, bpm_sum: 0, bpm_min: 0, bpm_max: 0, rr_n: 0, ..full.clone() },
+        concat!(
+            r#""source":"mqtt","time":"2026-11-23T19:02:10.000Z","time_quality":"unsynced","#,
+            r#""boot":"7c9e6679-7425-40de-944b-e07fc1f90ae7","uptime_ms":61127,"window_s":10,"n":10,"bpm_n":0}"#
+        ),
+    );
+    let mut both = Summary { device_time: Some(1_795_460_520_000), bpm_n: 1, bpm_sum: 71, ..full.clone() };
+    both.sources = Sources::from_bits(0b110).unwrap();
+    golden(
+        &both,
+        concat!(
+            r#""time":"2026-11-23T19:02:00.000Z","time_quality":"device","window_s":10,"n":10,"bpm_n":1,"#,
+            r#""bpm_min":71,"bpm_mean":71,"bpm_max":74,"rr_n":12}"#
+        ),
+    );
+    let minute = line(&Summary { window_s: 60, ..full });
+    assert!(minute.starts_with(r#"{"id":"k3f9a1c2-30064771075-s60","#), "{minute}");
 }
 
 proptest! {

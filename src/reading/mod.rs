@@ -7,6 +7,7 @@ pub mod advert;
 pub mod hrm;
 pub mod line;
 pub mod rfc3339;
+pub mod summary;
 pub mod validity;
 
 use std::num::NonZeroU16;

@@ -63,7 +63,13 @@ fn lines_stand_by_device_and_events_come_last() {
     let mut lines = Lines::default();
     let entries = [
         reading(0, "b", 60),
-        Entry::Gap { first: Seq(1), last: Seq(3), cause: GapCause::Lost, devices: Arc::default() },
+        Entry::Gap {
+            at: Seq(1),
+            first: Seq(1),
+            last: Seq(3),
+            cause: GapCause::Lost,
+            devices: Arc::default(),
+        },
         reading(4, "a", 61),
         reading(5, "b", 62),
         Entry::End { generation: 0, count: 6 },
@@ -106,8 +112,13 @@ fn a_single_line_that_is_too_large_is_a_batch_of_its_own() {
 
 #[test]
 fn a_gap_is_cut_at_the_bounds_and_each_part_accounts_for_its_own() {
-    let gap =
-        [Entry::Gap { first: Seq(10), last: Seq(19), cause: GapCause::Evicted, devices: Arc::default() }];
+    let gap = [Entry::Gap {
+        at: Seq(10),
+        first: Seq(10),
+        last: Seq(19),
+        cause: GapCause::Evicted,
+        devices: Arc::default(),
+    }];
     let mut lines = Lines::default();
     assert_eq!(fill(&mut lines, &gap, Seq(5), Until::Position(Seq(14))), (Seq(14), false));
     let first = lines.encode(bounds(Seq(5), Seq(14)), &mut json(), 1 << 20).unwrap();

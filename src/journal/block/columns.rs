@@ -224,29 +224,32 @@ impl Columns {
 }
 
 /// A column while it is read; an empty one is all zeros.
-struct Column<'a> {
+pub(super) struct Column<'a> {
     bytes: &'a [u8],
     zeros: bool,
 }
 
-impl Column<'_> {
-    fn unsigned(&mut self) -> Option<u64> {
+impl<'a> Column<'a> {
+    /// Takes the next column off a body.
+    pub(super) fn take(body: &mut &'a [u8]) -> Option<Self> {
+        let len = usize::try_from(take(body)?).ok()?;
+        let (bytes, rest) = body.split_at_checked(len)?;
+        *body = rest;
+        Some(Self { bytes, zeros: len == 0 })
+    }
+
+    pub(super) fn unsigned(&mut self) -> Option<u64> {
         if self.zeros { Some(0) } else { take(&mut self.bytes) }
     }
 
-    fn signed(&mut self) -> Option<i64> {
+    pub(super) fn signed(&mut self) -> Option<i64> {
         if self.zeros { Some(0) } else { take_signed(&mut self.bytes) }
     }
 }
 
 /// Reads `count` readings off a body; `None` when it is malformed (what was pushed to `out` is then void).
 pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()> {
-    let mut column = || {
-        let len = usize::try_from(take(&mut body)?).ok()?;
-        let (bytes, rest) = body.split_at_checked(len)?;
-        body = rest;
-        Some(Column { bytes, zeros: len == 0 })
-    };
+    let mut column = || Column::take(&mut body);
     let mut device_column = column()?;
     let mut arrival_column = column()?;
     let mut wall_column = column()?;

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::{READ_BLOCKS, Spool, Tail, is_damage, update};
 use crate::clock::BootId;
-use crate::journal::block;
+use crate::journal::block::{self, BlockError};
 use crate::journal::generation::{Generation, GenerationError, Stored};
-use crate::journal::manifest::{Record, State};
+use crate::journal::manifest::{Missing, Record, State};
 use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
 use crate::reading::Reading;
 
@@ -48,7 +48,10 @@ impl Spool {
                     return self.read_generation(number, &record, from, watermark.n(), max, Some(head_names));
                 }
                 State::Sealed => {
-                    let mut page = self.read_generation(number, &record, from, record.count, max, None)?;
+                    let mut page = match record.summaries {
+                        None => self.read_generation(number, &record, from, record.count, max, None)?,
+                        Some(summaries) => self.read_summaries(number, &record, summaries, from, max)?,
+                    };
                     if page.next.n() >= record.count {
                         self.let_go(number);
                         page.entries.push(Entry::End { generation: number, count: record.count });
@@ -81,6 +84,7 @@ impl Spool {
             return Ok(page);
         }
         let tail = self.tail(number)?;
+        let keys = self.keyring.keys();
         let mut readings = Vec::new();
         'blocks: while n < limit && page.entries.len() < max {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -93,8 +97,21 @@ impl Spool {
                     break;
                 }
                 readings.clear();
-                match block::decode(&stored.value, &mut readings) {
+                let opened = block::decode(&stored.value, &keys, &mut readings);
+                match opened.and_then(|header| is_at(header, number, stored.first_n)) {
                     Ok(_) => {}
+                    Err(BlockError::Sealed(_)) => {
+                        let count = block::header(&stored.value).map_or(0, |header| header.count);
+                        let end = stored.first_n.saturating_add(count).min(limit);
+                        if end > n {
+                            if stored.first_n > n {
+                                push_gaps(&mut page.entries, number, record, n, stored.first_n - 1);
+                            }
+                            push_withheld(&mut page.entries, number, n.max(stored.first_n), end - 1);
+                            n = end;
+                        }
+                        continue;
+                    }
                     Err(error) => {
                         // The next block's first number, or the end, tells how many are gone with this one.
                         tracing::error!(generation = number, n = stored.first_n, %error, "a block cannot be read");
@@ -114,7 +131,7 @@ impl Spool {
                 for (index, reading) in readings.drain(..).enumerate().skip(skip).take(take) {
                     let device = match head_names {
                         Some(names) => names(reading.device.0),
-                        None => tail.name(reading.device.0),
+                        None => tail.name(reading.device.0, &keys),
                     };
                     let device = device.unwrap_or_else(|| unnamed(number, reading.device.0));
                     let seq = Seq::new(number, stored.first_n + index as u32);
@@ -169,7 +186,7 @@ impl Spool {
     }
 
     /// A reader has come to a generation's end: one less open database. Another reader opens it again.
-    fn let_go(&self, number: u32) {
+    pub(super) fn let_go(&self, number: u32) {
         let mut state = self.state();
         let at = state.tails.iter().position(|tail| tail.generation.number() == number);
         let tail = at.map(|at| state.tails.remove(at));
@@ -185,8 +202,12 @@ impl Spool {
         let numbers: Vec<(u32, u32)> = {
             let state = self.state();
             let sealed = state.manifest.generations.iter().rev();
-            sealed.filter(|(_, r)| r.state == State::Sealed).map(|(&n, r)| (n, r.count)).collect()
+            sealed
+                .filter(|(_, r)| r.state == State::Sealed && r.summaries.is_none())
+                .map(|(&n, r)| (n, r.count))
+                .collect()
         };
+        let keys = self.keyring.keys();
         let mut seen = 0;
         let mut newest_ms = None;
         for (number, count) in numbers {
@@ -201,7 +222,7 @@ impl Spool {
                 before = oldest.first_n;
                 for Stored { value, .. } in &blocks {
                     let mut readings = Vec::new();
-                    match block::decode(value, &mut readings) {
+                    match block::decode(value, &keys, &mut readings) {
                         Ok(header) => {
                             let newest = *newest_ms.get_or_insert(header.latest_ms);
                             if header.latest_ms < newest.saturating_sub(span_ms) {
@@ -212,7 +233,7 @@ impl Spool {
                     }
                     seen += readings.len();
                     for reading in &readings {
-                        each(reading, tail.name(reading.device.0));
+                        each(reading, tail.name(reading.device.0, &keys));
                     }
                     if seen >= most {
                         return;
@@ -223,7 +244,7 @@ impl Spool {
     }
 }
 
-fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
+pub(super) fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
     let mut boot = [0u8; 16];
     // A boot id that cannot be read stays zero: stamps of that generation can then not be told apart by boot.
     let _ = hex::decode_to_slice(&record.boot, &mut boot);
@@ -242,31 +263,49 @@ fn gone(number: u32, record: &Record, from: Seq, after: Seq) -> Page {
 
 /// Tells why `first` to `last` are not there: by what the record knows; what it does not know of is lost.
 fn push_gaps(entries: &mut Vec<Entry>, generation: u32, record: &Record, first: u32, last: u32) {
-    let mut push = |first: u32, last: u32, cause, devices| {
-        let (first, last) = (Seq::new(generation, first), Seq::new(generation, last));
-        entries.push(Entry::Gap { first, last, cause, devices });
-    };
-    let mut n = first;
-    // In order, and after an erasure there are many.
-    let known = record.missing.partition_point(|missing| missing.last < first);
-    for missing in record.missing.iter().skip(known).take_while(|missing| missing.first <= last) {
-        if missing.first > n {
-            push(n, missing.first - 1, GapCause::Lost, Arc::default());
-        }
-        let (from, to) = (missing.first.max(first), missing.last.min(last));
-        // Of a part it is not known how many each device gave.
-        let whole = (from, to) == (missing.first, missing.last);
-        let devices = whole
-            .then(|| missing.devices.iter().map(|(name, count)| (name.as_str().into(), *count)).collect());
-        push(from, to, missing.cause, devices.unwrap_or_default());
-        n = to.saturating_add(1);
+    let mut gaps = Vec::new();
+    record.tell_missing(first, last.saturating_add(1), &mut gaps);
+    entries.extend(gaps.iter().map(|missing| gap(generation, missing.first, missing)));
+}
+
+/// A gap at position `at` of its generation.
+pub(super) fn gap(generation: u32, at: u32, missing: &Missing) -> Entry {
+    Entry::Gap {
+        at: Seq::new(generation, at),
+        first: Seq::new(generation, missing.first),
+        last: Seq::new(generation, missing.last),
+        cause: missing.cause,
+        devices: missing.device_counts(),
     }
-    if n <= last {
-        push(n, last, GapCause::Lost, Arc::default());
+}
+
+/// A block is where its header says: one that was put elsewhere would give its readings other numbers.
+pub(super) fn is_at(
+    header: block::Header,
+    generation: u32,
+    first_n: u32,
+) -> Result<block::Header, BlockError> {
+    let right = header.generation == generation && header.first_n == first_n;
+    if right { Ok(header) } else { Err(BlockError::Malformed) }
+}
+
+/// Adds a gap of readings whose key is not at hand; one gap for blocks that follow each other.
+fn push_withheld(entries: &mut Vec<Entry>, generation: u32, first: u32, last: u32) {
+    let (first, last) = (Seq::new(generation, first), Seq::new(generation, last));
+    match entries.last_mut() {
+        Some(Entry::Gap { last: before, cause: GapCause::Withheld, .. })
+            if before.0.saturating_add(1) == first.0 =>
+        {
+            *before = last;
+        }
+        _ => {
+            let (at, cause, devices) = (first, GapCause::Withheld, Arc::default());
+            entries.push(Entry::Gap { at, first, last, cause, devices });
+        }
     }
 }
 
 /// A device whose name is damaged is still told apart from the others.
-fn unnamed(generation: u32, device: u32) -> Arc<str> {
+pub(super) fn unnamed(generation: u32, device: u32) -> Arc<str> {
     format!("unnamed-{generation}-{device}").into()
 }

@@ -45,7 +45,25 @@ impl Spool {
     /// When the manifest cannot be written; the old database is the generation then. [`io::ErrorKind::NotFound`] when
     /// there is no such generation any more.
     pub fn swap(&self, number: u32, revision: u32, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        self.swap_if(|| true, number, revision, change).map(|_| ())
+    }
+
+    /// As [`Spool::swap`], if `may` says so; it is asked while nobody can begin to read the generation. `false`: it said
+    /// no, and nothing has changed.
+    ///
+    /// # Errors
+    /// As [`Spool::swap`].
+    pub fn swap_if(
+        &self,
+        may: impl FnOnce() -> bool,
+        number: u32,
+        revision: u32,
+        change: impl FnOnce(&mut Record),
+    ) -> io::Result<bool> {
         let mut state = self.state();
+        if !may() {
+            return Ok(false);
+        }
         let old = self.dir_of(&state, number);
         let mut manifest = state.manifest.clone();
         let record = manifest.generations.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
@@ -63,7 +81,7 @@ impl Spool {
         if !replaced.removed() {
             self.state().replaced.push(replaced);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes databases that a crash left beside the one that is the generation.
