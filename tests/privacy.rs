@@ -264,6 +264,9 @@ fn an_erasure_under_way_of_everything_leaves_nothing_behind_and_the_account_whol
     gateway.until("the rest is delivered", || gateway.delivered() >= 15);
 
     // With the daemon at work ...
+    let account = || gateway.json(&["status", "--json"])["accounts"]["uplinks"][0].clone();
+    gateway.until("the account adds up", || account()["adds_up"] == true);
+    assert!(account()["missing"]["erased"].as_u64().unwrap() >= 10, "{}", account());
     assert_eq!(gateway.holding(ANN), Vec::<PathBuf>::new());
     assert_eq!(gateway.holding(&format!("\"bpm\":{TELLTALE}")), Vec::<PathBuf>::new());
     let (_, exported, _) = gateway.run(&["journal", "export"]);

@@ -14,8 +14,8 @@
 //! Not promised: that somebody who may write the state directory cannot write the whole chain anew. What tells then is a
 //! head that was seen elsewhere: the gateway logs it at start and stop, and `status` shows it.
 //!
-//! What is not an access: `/metrics`, `/status` over HTTP, `journal inspect`, `uplink list`; they show neither readings
-//! nor names. Who may subscribe to readings is on record where the device was added.
+//! What is not an access: `/metrics` (which names devices only where `http.device_metrics` asks for it), `/status` over
+//! HTTP, `journal inspect`, `uplink list`; they show no readings. Who may subscribe to readings is on record where the device was added.
 
 mod event;
 mod log;

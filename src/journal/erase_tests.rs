@@ -272,7 +272,7 @@ async fn a_head_is_sealed_by_its_age_so_that_delivered_readings_go() {
         let next = journal.read(uplink.cursor(), 1_000).unwrap().next;
         let bounds = crate::journal::Bounds { from: uplink.cursor(), to: next, fixed_ms: 0 };
         uplink.begin(bounds).unwrap();
-        uplink.confirm(bounds).unwrap();
+        uplink.confirm(bounds, crate::journal::Tally::default()).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", journal.generations());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
