@@ -196,6 +196,7 @@ pub fn spawn(
     };
     let cursor =
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
+    cursor.set_required(config.required);
     let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
     let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms));
     let settings = driver::Settings {

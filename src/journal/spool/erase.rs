@@ -95,7 +95,7 @@ impl Spool {
         self.disk.sync_path(&dir).map_err(|error| write(error.into()))?;
         drop(tail);
         let sealing = keys.sealing();
-        self.swap(number, revision, |record| {
+        let swapped = self.swap(number, revision, |record| {
             record.bytes = bytes;
             let withheld = record.sealed.is_some_and(|sealed| sealed.withheld);
             record.sealed = sealing.map(|key| Sealed { key, withheld });
@@ -104,9 +104,16 @@ impl Spool {
                 summaries.count = pass.summaries;
             }
             add_erased(record, &pass.erased);
-        })
-        .map_err(|error| write(error.into()))?;
-        Ok(pass.readings())
+        });
+        match swapped {
+            Ok(()) => Ok(pass.readings()),
+            // Delivered or dropped meanwhile: all of it is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                remove_dir(&dir).map_err(|error| write(error.into()))?;
+                Ok(0)
+            }
+            Err(error) => Err(write(error.into())),
+        }
     }
 
     pub fn has_head(&self) -> bool {

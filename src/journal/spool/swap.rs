@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Weak;
 
 use super::{LANE, Spool, Tail, directory, remove_dir};
-use crate::journal::manifest::{Manifest, Record};
+use crate::journal::manifest::{Manifest, Record, State};
 
 /// A database that is the generation no more.
 pub(super) struct Replaced {
@@ -20,6 +20,10 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
+    pub(super) fn new(dir: PathBuf, held: Weak<Tail>) -> Self {
+        Self { dir, held }
+    }
+
     /// Removes it when nobody reads in it any more; `false`: somebody does, or it cannot be removed just now.
     pub(super) fn removed(&self) -> bool {
         self.held.strong_count() == 0 && remove_dir(&self.dir).is_ok()
@@ -43,7 +47,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the manifest cannot be written; the old database is the generation then. [`io::ErrorKind::NotFound`] when
-    /// there is no such generation any more.
+    /// there is no such generation any more, or it is not there to be read.
     pub fn swap(&self, number: u32, revision: u32, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         self.swap_if(|| true, number, revision, change).map(|_| ())
     }
@@ -67,6 +71,10 @@ impl Spool {
         let old = self.dir_of(&state, number);
         let mut manifest = state.manifest.clone();
         let record = manifest.generations.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        if record.state != State::Sealed {
+            // Evicted, or found damaged, meanwhile.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         record.revision = revision;
         change(record);
         manifest.store(&*self.disk, &self.dir)?;
@@ -77,7 +85,7 @@ impl Spool {
         drop(state);
         // sled may write and sync when it is closed: not under the lock.
         drop(tail);
-        let replaced = Replaced { dir: old, held };
+        let replaced = Replaced::new(old, held);
         if !replaced.removed() {
             self.state().replaced.push(replaced);
         }
@@ -89,7 +97,8 @@ impl Spool {
         for entry in fs::read_dir(self.dir.join(LANE))? {
             let entry = entry?;
             let Some((number, revision)) = directory(&entry.file_name()) else { continue };
-            if manifest.generations.get(&number).is_some_and(|record| record.revision != revision) {
+            let known = manifest.generations.get(&number);
+            if known.is_some_and(|record| record.state == State::Evicted || record.revision != revision) {
                 remove_dir(&entry.path())?;
             }
         }
