@@ -15,6 +15,7 @@ use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config::{self, Encoding};
 use fogbeat::forward::{self, Drained, Handle, Metrics, Origin};
 use fogbeat::journal::{Journal, RealDisk};
+use fogbeat::reading::validity::DeviceTimeWindow;
 use fogbeat::reading::{Contact, DeviceId, Reading, RrIntervals, RrUnit, Source};
 use tokio::time::Instant;
 
@@ -86,6 +87,7 @@ impl Gateway {
             site: Some("gym".into()),
             state_dir: state.to_owned(),
             pseudonyms: None,
+            window: DeviceTimeWindow::default(),
         };
         forward::spawn(uplink, &batch, &origin, &self.journal, Arc::new(StillClock), &Metrics::default())
             .unwrap()

@@ -8,7 +8,7 @@ use crate::config::Config;
 /// When the state directory cannot be used.
 pub fn scribe(config: &Config) -> Result<Scribe, AuditError> {
     let dir = &config.gateway.state_dir;
-    let clock = std::sync::Arc::new(SystemClock::new(config.clock.trust, dir));
+    let clock = std::sync::Arc::new(SystemClock::new(&config.clock, dir));
     Ok(Scribe::new(Audit::open(dir)?, clock))
 }
 

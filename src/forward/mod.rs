@@ -22,6 +22,7 @@ mod hold;
 mod label;
 pub mod member;
 mod pace;
+mod patience;
 pub mod retry;
 mod status;
 mod workshop;
@@ -41,6 +42,7 @@ use crate::clock::{Clock, Stamp};
 use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
 use crate::privacy::Pseudonyms;
+use crate::reading::validity::DeviceTimeWindow;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
@@ -114,6 +116,8 @@ pub struct Origin {
     pub state_dir: PathBuf,
     /// Where an uplink is to be told pseudonyms.
     pub pseudonyms: Option<Arc<Pseudonyms>>,
+    /// How far a wearable's stamp may lie from arrival, where that is judged on the way out.
+    pub window: DeviceTimeWindow,
 }
 
 /// An uplink could not be set up.

@@ -34,7 +34,13 @@ pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
         Request::Erase(wish) => erase(wish, &who, sources),
         Request::JournalPage { from } => {
             sources.scribe.export(&who, *from);
-            let page = look::page(&sources.journal, &sources.gateway, sources.site.as_deref(), *from);
+            let page = look::page(
+                &sources.journal,
+                &sources.gateway,
+                sources.site.as_deref(),
+                sources.window,
+                *from,
+            );
             to_value(&page.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?)
         }
     }

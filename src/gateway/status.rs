@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::accounted::Accounted;
 use crate::audit::{Head, Scribe};
-use crate::clock::SystemClock;
+use crate::clock::{self, SystemClock};
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
 use crate::privacy::Pseudonyms;
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
@@ -30,7 +31,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     pub uptime_s: u64,
-    pub clock: Clock,
+    pub clock: clock::Status,
     pub process: Usage,
     pub journal: JournalStatus,
     pub accounts: Accounted,
@@ -44,11 +45,6 @@ pub struct Status {
     /// Where the audit log ends: what is noted down elsewhere tells later whether it was written anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<Head>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Clock {
-    pub synced: bool,
 }
 
 /// A place in the journal that no configured uplink has.
@@ -78,6 +74,7 @@ pub struct Sources {
     pub started: Instant,
     pub health: Arc<Health>,
     pub clock: Arc<SystemClock>,
+    pub window: DeviceTimeWindow,
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
@@ -103,7 +100,7 @@ impl Sources {
             late: self.health.late(now),
             trouble: self.health.trouble(),
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
-            clock: Clock { synced: self.clock.synced() },
+            clock: self.clock.status(),
             process: process::usage(),
             journal: self.journal.status(),
             accounts: Accounted::of(&self.journal),

@@ -270,7 +270,8 @@ async fn a_head_is_sealed_by_its_age_so_that_delivered_readings_go() {
     // Housekeeping comes every 5 s: it seals, and then removes what the uplink has passed.
     while journal.generations().iter().any(|generation| generation.readings > 0) {
         let next = journal.read(uplink.cursor(), 1_000).unwrap().next;
-        let bounds = crate::journal::Bounds { from: uplink.cursor(), to: next, fixed_ms: 0 };
+        let bounds =
+            crate::journal::Bounds { from: uplink.cursor(), to: next, fixed_ms: 0, guessed: false, clock: 0 };
         uplink.begin(bounds).unwrap();
         uplink.confirm(bounds, crate::journal::Tally::default()).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", journal.generations());
