@@ -372,7 +372,7 @@ fn drop_oldest_is_counted_exactly_by_an_independent_reader() {
     }
     assert!(peak <= QUOTA, "the spool took {peak} of {QUOTA} bytes");
     println!("drop-oldest: {} readings, peak {peak} bytes, {:?}", hose.stamp, started.elapsed());
-    drop(daemon.terminate(STOP));
+    daemon.terminate(STOP);
     setup.open_lake();
     let daemon = start(&setup, &journal);
     wait(&setup, Duration::from_secs(60), "everything is delivered", || {
@@ -486,7 +486,7 @@ fn a_disk_that_turns_read_only_makes_no_panic_and_no_false_acknowledgement() {
     assert!(daemon.ended().is_none(), "the daemon has ended\n{}", setup.log_tail());
     assert!((durable(&daemon) - before).abs() < 0.5, "nothing can have become durable");
     daemon.kill();
-    disk.restore().expect("mount the disk anew");
+    disk.repair().expect("mount the disk anew");
     let daemon = start(&setup, &[]);
     wait(&setup, RESUMED, "readings flow", || durable(&daemon) > 100.0);
     require(&setup, &finish(&setup, daemon, fleet), "turns read-only");
