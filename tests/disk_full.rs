@@ -329,7 +329,7 @@ impl Hose {
                     .collect();
                 let payload = format!(r#"{{"bpm":70,"time":{},"rr_ms":[{}]}}"#, self.stamp, rr.join(","));
                 let length = 2 + 3 + name.len() + 2 + payload.len();
-                bytes.extend_from_slice(&[0x32, (length % 128 | 128) as u8, (length / 128) as u8]);
+                bytes.extend_from_slice(&[0x32, ((length % 128) | 128) as u8, (length / 128) as u8]);
                 bytes.extend_from_slice(&u16::try_from(3 + name.len()).unwrap().to_be_bytes());
                 bytes.extend_from_slice(b"hr/");
                 bytes.extend_from_slice(name.as_bytes());

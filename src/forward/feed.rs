@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::journal::{Bounds, CursorError, Journal, Page, ReadError, Seq, UplinkCursor};
+use crate::journal::{Bounds, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
 
 /// How much waits behind a cursor; for `status`.
 pub(super) trait Backlog: Send + Sync {
@@ -19,7 +19,8 @@ pub(super) trait Feed: Backlog + 'static {
     /// A new batch is going to be read.
     fn renew(&self) {}
     fn begin(&self, bounds: Bounds) -> Result<(), CursorError>;
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError>;
+    /// `tally` is what became of the batch's numbers.
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError>;
     fn sync(&self) -> Result<(), CursorError>;
 }
 
@@ -59,8 +60,8 @@ impl Feed for JournalFeed {
     fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
         self.cursor.begin(bounds)
     }
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
-        self.cursor.confirm(bounds)
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
+        self.cursor.confirm(bounds, tally)
     }
     fn sync(&self) -> Result<(), CursorError> {
         self.cursor.sync()

@@ -105,6 +105,12 @@ fn is_zero(number: &u32) -> bool {
 pub struct Manifest {
     version: u32,
     pub next_generation: u32,
+    /// Tells counts of numbers apart: another one whenever the manifest had to be made anew.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Numbers given in generations that are not listed any more.
+    #[serde(default)]
+    pub gone: u64,
     pub generations: BTreeMap<u32, Record>,
 }
 
@@ -194,7 +200,7 @@ impl Missing {
 impl Default for Manifest {
     fn default() -> Self {
         // 0 stays unused, so that a number is never below 2^32: easy to tell from a counter.
-        Self { version: VERSION, next_generation: 1, generations: BTreeMap::new() }
+        Self { version: VERSION, next_generation: 1, epoch: 0, gone: 0, generations: BTreeMap::new() }
     }
 }
 
@@ -219,6 +225,13 @@ impl Manifest {
     pub fn store(&self, disk: &dyn Disk, spool: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         disk.replace(&path(spool), &bytes)
+    }
+
+    /// Takes a generation off the list; how many numbers it gave stays known.
+    pub fn forget(&mut self, number: u32) {
+        if let Some(record) = self.generations.remove(&number) {
+            self.gone += u64::from(record.count);
+        }
     }
 
     /// Which of a generation's databases is the generation.

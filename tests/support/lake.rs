@@ -20,6 +20,20 @@ pub struct Delivered {
     pub stamp: i64,
     pub bpm: Option<u64>,
     pub rr_ms: Vec<f64>,
+    /// When it was taken, as the line says, ms since the epoch.
+    pub time: i64,
+    pub quality: Option<String>,
+    pub uncertainty_s: Option<f64>,
+}
+
+/// A `gap` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub first: u64,
+    pub last: u64,
+    pub cause: String,
+    /// How many of them each device gave, where the line says so.
+    pub devices: BTreeMap<String, u64>,
 }
 
 /// Everything found in the lake.
@@ -31,6 +45,10 @@ pub struct Lake {
     pub ends: BTreeMap<u32, u64>,
     /// First and last missing number, and why.
     pub gaps: Vec<(u64, u64, String)>,
+    /// The same, whole.
+    pub told: Vec<Told>,
+    /// `summary` lines, as they stand.
+    pub summaries: Vec<Value>,
     /// Lines in all, those seen before (an id delivered twice) included.
     pub lines: u64,
     pub defects: Vec<String>,
@@ -69,6 +87,8 @@ impl Lake {
         let id = value["id"].as_str().ok_or("no id")?;
         let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
         let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
+        // A gap's id holds both its ends.
+        let spool = if value["type"] == "gap" { spool.split('-').next().unwrap_or(spool) } else { spool };
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
@@ -101,8 +121,13 @@ impl Lake {
                     return Err("a gap that ends before it begins".into());
                 }
                 self.gaps.push((first, last, cause.to_owned()));
+                let devices = value["devices"].as_object().into_iter().flatten();
+                let devices =
+                    devices.map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(u64::MAX))).collect();
+                self.told.push(Told { first, last, cause: cause.to_owned(), devices });
             }
-            "clock" | "summary" | "alert" => {}
+            "summary" => self.summaries.push(value),
+            "clock" | "alert" => {}
             other => return Err(format!("unknown type {other}")),
         }
         Ok(())
@@ -172,7 +197,11 @@ fn generation(seq: u64) -> u32 {
 
 fn reading(value: &Value) -> Result<Delivered, String> {
     let stamp = value.get("device_time").unwrap_or(&value["time"]);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     Ok(Delivered {
+        time: value["time"].as_str().and_then(epoch_ms).ok_or("a time that is not RFC 3339 UTC")?,
+        quality: text(&value["time_quality"]),
+        uncertainty_s: value["uncertainty_s"].as_f64(),
         device: value["device"].as_str().ok_or("no device")?.to_owned(),
         stamp: epoch_ms(stamp.as_str().ok_or("no time")?).ok_or("a time that is not RFC 3339 UTC")?,
         bpm: value.get("bpm").map(|v| v.as_u64().ok_or("bpm is not a number")).transpose()?,

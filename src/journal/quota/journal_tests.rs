@@ -9,7 +9,8 @@ use super::*;
 use crate::config;
 use crate::journal::tests::{TestClock, reading_at};
 use crate::journal::{
-    Bounds, CursorError, Disk, Entry, GapCause, Journal, RealDisk, Seq, StartAt, UplinkCursor, disk_usage,
+    Bounds, CursorError, Disk, Entry, GapCause, Journal, RealDisk, Seq, StartAt, Tally, UplinkCursor,
+    disk_usage,
 };
 use crate::reading::Reading;
 
@@ -165,7 +166,7 @@ fn pass(cursor: &UplinkCursor, to: Seq) {
     let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
     cursor.renew();
     cursor.begin(bounds).unwrap();
-    cursor.confirm(bounds).unwrap();
+    cursor.confirm(bounds, Tally::default()).unwrap();
 }
 
 fn add(into: &mut BTreeMap<String, u64>, counts: &BTreeMap<String, u64>) {
