@@ -28,6 +28,7 @@ pub fn inspect(journal: &Journal) -> Value {
     let facts = journal.facts();
     json!({
         "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks, "facts": facts,
+        "quota": journal.quota(),
     })
 }
 
