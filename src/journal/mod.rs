@@ -107,7 +107,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// The same while the disk is in trouble: its return is noticed within this time.
 const TROUBLED: Duration = Duration::from_secs(1);
 /// Least time between two rounds, however often the committer asks.
-const HOUSE_PAUSE: Duration = Duration::from_millis(100);
+const HOUSE_PAUSE: Duration = Duration::from_millis(200);
 /// How often a generation that could not be salvaged is tried again.
 const SALVAGE_RETRY: Duration = Duration::from_secs(10);
 /// Delivered generations that are kept to recognise re-sent readings after a restart.
@@ -533,7 +533,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
-            quota: self.inner.keeper.status(),
+            quota: self.quota(),
             encryption: self.inner.spool.encryption(),
         }
     }
@@ -669,6 +669,11 @@ impl Journal {
         } else {
             tracing::warn!(what, %error, "cannot be written; it is tried again");
         }
+    }
+
+    /// What the journal may take of its disk, and takes.
+    pub fn quota(&self) -> QuotaStatus {
+        self.inner.keeper.status()
     }
 
     /// Whether readings are taken, and what is in the way.
