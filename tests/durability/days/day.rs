@@ -53,6 +53,7 @@ pub struct Day {
     pub disk: LoopDisk,
     pub world: World,
     pub hit: BTreeSet<Hit>,
+    pub when_full: WhenFull,
     /// How often each fault struck.
     pub struck: BTreeMap<&'static str, u32>,
     daemon: Option<Daemon>,
@@ -81,8 +82,16 @@ impl Day {
         let mut setup = Setup::new(root);
         setup.state_dir = disk.mount.join("state");
         setup.max_age = "300ms".into();
-        let mut hit = BTreeSet::new();
-        setup.extra = extra(root, &mut rng, &mut hit);
+        setup.clock = "trust = \"always\"".into();
+        let when_full = WhenFull::draw(&mut rng);
+        setup.journal = when_full.settings();
+        // One that is not required loses first.
+        let required = !rng.one_in(2);
+        setup.extra = format!(
+            "[[uplink]]\nkind = \"directory\"\nname = \"{}\"\npath = \"{}\"\nrequired = {required}\n",
+            UPLINKS[1],
+            root.join("lake-1").display()
+        );
         for uplink in 0..UPLINKS.len() {
             fs::create_dir_all(root.join(format!("taken-{uplink}"))).expect("make a lake");
             aim(root, uplink, &format!("taken-{uplink}"));
@@ -97,7 +106,8 @@ impl Day {
             setup,
             disk,
             world,
-            hit,
+            hit: when_full.hits().iter().copied().collect(),
+            when_full,
             struck: BTreeMap::new(),
             daemon: None,
             straps: Some(straps),
@@ -106,6 +116,11 @@ impl Day {
             wrong_clock: 0,
             root: root.to_owned(),
         };
+        if when_full != WhenFull::Never {
+            // The quota is reached in a long outage.
+            day.block(0, 9);
+            day.block(1, 7);
+        }
         day.start();
         Some(day)
     }
@@ -156,7 +171,7 @@ impl Day {
 
     /// Makes an uplink refuse for the length of some faults.
     pub fn block(&mut self, uplink: usize, faults: u32) {
-        self.blocked[uplink] = faults;
+        self.blocked[uplink] = self.blocked[uplink].max(faults);
         aim(&self.root, uplink, "in-the-way");
     }
 
@@ -306,8 +321,44 @@ fn aim(root: &Path, uplink: usize, target: &str) {
     fs::rename(&fresh, root.join(format!("lake-{uplink}"))).expect("turn the link");
 }
 
-/// The rest of the configuration.
-fn extra(root: &Path, _rng: &mut Rng, _hit: &mut BTreeSet<Hit>) -> String {
-    let second = root.join("lake-1");
-    format!("[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n", second.display())
+/// What gives way on this day when the quota is reached, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The default quota, which a day does not reach.
+    Never,
+    DropOldest,
+    Thin,
+    RefuseNew,
+}
+
+impl WhenFull {
+    fn draw(rng: &mut Rng) -> Self {
+        match rng.between(0, 5) {
+            0 | 1 => Self::Never,
+            2 => Self::DropOldest,
+            3 => Self::Thin,
+            _ => Self::RefuseNew,
+        }
+    }
+
+    /// Lines of `[journal]`.
+    fn settings(self) -> String {
+        let policy = match self {
+            Self::Never => return "generation_size = \"1MiB\"".to_owned(),
+            Self::DropOldest => "drop-oldest",
+            Self::Thin => "thin",
+            Self::RefuseNew => "refuse-new",
+        };
+        format!("generation_size = \"1MiB\"\nquota = \"16MiB\"\nwhen_full = \"{policy}\"")
+    }
+
+    /// Causes that may be told for it.
+    fn hits(self) -> &'static [Hit] {
+        match self {
+            Self::Never | Self::RefuseNew => &[],
+            Self::DropOldest => &[Hit::Evicts],
+            // When everything is thinned, the oldest summaries go.
+            Self::Thin => &[Hit::Evicts, Hit::Thins],
+        }
+    }
 }

@@ -19,12 +19,13 @@ use std::collections::BTreeMap;
 use crate::Bench;
 use crate::support::env_number;
 use crate::support::rng::Rng;
-use day::Day;
+use day::{Day, WhenFull};
 use judge::Verdict;
 
 /// One line of the table.
 struct Row {
     seed: u64,
+    when_full: WhenFull,
     faults: BTreeMap<&'static str, u32>,
     verdict: Verdict,
     seconds: f64,
@@ -42,9 +43,10 @@ fn days_of_random_faults_leave_nothing_unexplained() {
         let Some(mut day) = Day::begin(bench.path(), Rng::new(seed)) else { return };
         day.live();
         let faults = day.struck.clone();
+        let when_full = day.when_full;
         let verdict = day.end();
         let seconds = started.elapsed().as_secs_f64();
-        let row = Row { seed, faults, verdict, seconds };
+        let row = Row { seed, when_full, faults, verdict, seconds };
         println!("{}", row.story());
         rows.push(row);
     }
@@ -86,6 +88,12 @@ impl Row {
 
     fn story(&self) -> String {
         let faults: Vec<String> = self.faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
-        format!("day {}: {} in {:.0} s", self.seed, faults.join(", "), self.seconds)
+        let quota = match self.when_full {
+            WhenFull::Never => "a large quota",
+            WhenFull::DropOldest => "a small quota, the oldest go",
+            WhenFull::Thin => "a small quota, the oldest are thinned",
+            WhenFull::RefuseNew => "a small quota, new readings are refused",
+        };
+        format!("day {}: {quota}; {}; {:.0} s", self.seed, faults.join(", "), self.seconds)
     }
 }
