@@ -45,7 +45,7 @@ impl Setup {
             mqtt: free_port(),
             http: free_port(),
             journal: String::new(),
-            clock: String::new(),
+            clock: "patience = \"0s\"".into(),
             extra: String::new(),
             log: root.join("fogbeat.log"),
             config: root.join("fogbeat.toml"),
