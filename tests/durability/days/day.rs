@@ -82,7 +82,7 @@ impl Day {
         let mut setup = Setup::new(root);
         setup.state_dir = disk.mount.join("state");
         setup.max_age = "300ms".into();
-        setup.clock = "trust = \"always\"".into();
+        setup.clock = String::new();
         let when_full = WhenFull::draw(&mut rng);
         setup.journal = when_full.settings();
         // One that is not required loses first.
@@ -120,8 +120,16 @@ impl Day {
             // The quota is reached in a long outage.
             day.block(0, 9);
             day.block(1, 7);
+            day.start();
+            // Each start opens a generation, and each generation takes its megabyte.
+            for _ in 0..day.rng.between(8, 14) {
+                day.load(100, 300);
+                day.kill();
+                day.start();
+            }
+        } else {
+            day.start();
         }
-        day.start();
         Some(day)
     }
 

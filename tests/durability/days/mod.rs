@@ -47,7 +47,7 @@ fn days_of_random_faults_leave_nothing_unexplained() {
         let verdict = day.end();
         let seconds = started.elapsed().as_secs_f64();
         let row = Row { seed, when_full, faults, verdict, seconds };
-        println!("{}", row.story());
+        println!("{}\n{}", row.story(), row.line());
         rows.push(row);
     }
     println!("\n{}", HEADER);
