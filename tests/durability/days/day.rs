@@ -25,6 +25,8 @@ use crate::support::world::World;
 /// Straps with a clock of their own, and what they publish together.
 const STRAPS: usize = 20;
 const PER_SECOND: f64 = 1_500.0;
+/// Beat-to-beat intervals in a reading on days with a small quota, which is to be reached.
+const MANY_INTERVALS: usize = 120;
 /// Bands without one, and what each of them publishes.
 const BANDS: usize = 4;
 const BAND_PER_SECOND: f64 = 20.0;
@@ -99,7 +101,8 @@ impl Day {
         fs::write(root.join("in-the-way"), b"not a directory\n").expect("write");
         setup.lake = root.join("lake-0");
         let world = World::new(&root.join("world"), &mut rng);
-        let straps = Fleet::start(setup.mqtt, STRAPS, PER_SECOND, Rng::new(rng.next()));
+        let intervals = if when_full == WhenFull::Never { 1 } else { MANY_INTERVALS };
+        let straps = Fleet::start_with(setup.mqtt, STRAPS, PER_SECOND, intervals, Rng::new(rng.next()));
         let bands = Bands::start(setup.mqtt, BANDS, BAND_PER_SECOND, Rng::new(rng.next()));
         let mut day = Self {
             rng,
@@ -122,7 +125,7 @@ impl Day {
             day.block(1, 7);
             day.start();
             // Each start opens a generation, and each generation takes its megabyte.
-            for _ in 0..day.rng.between(8, 14) {
+            for _ in 0..day.rng.between(8, 13) {
                 day.load(100, 300);
                 day.kill();
                 day.start();
