@@ -28,7 +28,8 @@ pub fn inspect(journal: &Journal) -> Value {
         .collect();
     let facts = journal.facts();
     json!({
-        "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks, "facts": facts,
+        "spool": journal.spool(), "generations": journal.generations(), "damage": journal.damage(),
+        "uplinks": uplinks, "facts": facts,
     })
 }
 

@@ -232,6 +232,7 @@ mod tests {
             missing,
             summaries: None,
             sealed: None,
+            damage: None,
             revision: 0,
             bytes: 0,
         };
