@@ -40,6 +40,8 @@ const DRAIN: Duration = Duration::from_secs(60);
 pub enum Hit {
     /// Bytes of the journal were changed or cut off.
     Damage,
+    /// A small file was: an uplink's place and tally may have begun anew.
+    SmallFile,
     DiskFull,
     /// The quota drops whole generations.
     Evicts,

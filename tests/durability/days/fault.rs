@@ -161,7 +161,10 @@ impl Fault {
             Self::DiskFull => disk_full(day),
             Self::SealedDamage => damaged(day, damage::sealed),
             Self::HeadDamage => damaged(day, damage::head),
-            Self::SmallFileDamage => damaged(day, damage::small_file),
+            Self::SmallFileDamage => {
+                day.hit.insert(Hit::SmallFile);
+                damaged(day, damage::small_file);
+            }
         }
     }
 }
