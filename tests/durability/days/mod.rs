@@ -4,7 +4,7 @@
 //! tell the same story: every acknowledged reading delivered by one id with its values and a truthful time, or told as
 //! missing; 0 unexplained.
 //!
-//! `FOGBEAT_DAYS` days (2), seeds from `FOGBEAT_SEED` on (1). One fault is one variant of [`fault::Fault`].
+//! `FOGBEAT_DAYS` days (2), seeds from `FOGBEAT_SEED` on (5: a day on which readings are thinned, then one on which they are dropped). One fault is one variant of [`fault::Fault`].
 
 mod band;
 mod damage;
@@ -35,7 +35,7 @@ struct Row {
 #[test]
 fn days_of_random_faults_leave_nothing_unexplained() {
     let days = env_number("FOGBEAT_DAYS", 2);
-    let first = env_number("FOGBEAT_SEED", 1);
+    let first = env_number("FOGBEAT_SEED", 5);
     let mut rows = Vec::new();
     for seed in first..first + days {
         let bench = Bench::new("day");
