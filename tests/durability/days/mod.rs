@@ -4,7 +4,8 @@
 //! tell the same story: every acknowledged reading delivered by one id with its values and a truthful time, or told as
 //! missing; 0 unexplained.
 //!
-//! `FOGBEAT_DAYS` days (2), seeds from `FOGBEAT_SEED` on (5: a day on which readings are thinned, then one on which they are dropped). One fault is one variant of [`fault::Fault`].
+//! `FOGBEAT_DAYS` days (2), seeds from `FOGBEAT_SEED` on (5: a day on which readings are thinned, then one on which they
+//! are dropped). One fault is one variant of [`fault::Fault`].
 
 mod band;
 mod damage;
