@@ -104,7 +104,7 @@ impl Day {
 /// Bytes per reading of blocks of 1,000.
 fn blocks(kind: Kind) -> (f64, f64) {
     let mut day = Day::new(kind);
-    let mut encoder = Encoder::new();
+    let mut encoder = Encoder::new(None);
     let (mut bytes, mut readings, mut took) = (0, 0, Duration::ZERO);
     for _ in 0..200 {
         let mut block = Vec::new();
@@ -115,7 +115,7 @@ fn blocks(kind: Kind) -> (f64, f64) {
         let started = Instant::now();
         block.sort_by_key(|reading| reading.device);
         let place = Place { boot_tag: 0x1234_5678, clock_epoch: 0, generation: 3, first_n: readings };
-        bytes += encoder.encode(place, block.iter()).len();
+        bytes += encoder.encode(place, block.iter()).expect("a value").len();
         took += started.elapsed();
         readings += block.len() as u32;
     }

@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 16] = [
     &[],
     &["run"],
     &["demo"],
@@ -36,6 +36,8 @@ const COMMANDS: [&[&str]; 14] = [
     &["uplink", "forget"],
     &["journal"],
     &["journal", "verify"],
+    &["journal", "key"],
+    &["journal", "key", "new"],
     &["completions"],
 ];
 
@@ -162,4 +164,32 @@ fn completions_know_the_commands() {
         assert_eq!(code, 0);
         assert!(out.contains("journal") && out.contains("uplink"), "{shell}: {out}");
     }
+}
+
+#[test]
+fn a_key_is_made_and_never_shown_and_a_key_file_that_others_can_read_is_78() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys");
+    let path = file.to_str().unwrap();
+    let (code, id, err) = outcome(&mut fogbeat(&["journal", "key", "new", path]));
+    assert_eq!(code, 0, "{err}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (said, key) = text.trim().split_once(" = ").unwrap();
+    assert_eq!(said, id.trim());
+    assert!(!id.contains(key) && !err.contains(key), "{id} {err}");
+
+    let run = |state: &Path| {
+        let mut command = fogbeat(&["run"]);
+        command.env("FOGBEAT__JOURNAL__KEY_FILE", path).env("FOGBEAT__GATEWAY__STATE_DIR", state);
+        command.env("FOGBEAT__HTTP__ENABLED", "false").env("FOGBEAT__MQTT__LISTENER__ENABLED", "false");
+        outcome(command.timeout(std::time::Duration::from_secs(30)))
+    };
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, _, err) = run(&dir.path().join("state"));
+    assert_eq!(code, 78, "{err}");
+    assert!(err.contains("chmod 600"), "{err}");
+
+    let (code, _, err) = outcome(&mut fogbeat(&["journal", "key", "new"]));
+    assert_eq!(code, 64, "{err}");
 }

@@ -5,6 +5,7 @@
 #   power-cut  30 power cuts (root, loop devices)
 #   outage     3 million readings against an uplink that refuses, then the backlog
 #   soak       a day of 40 straps in five minutes
+#   FOGBEAT_ENCRYPT=1 before any of these: with an encrypted journal, and keys that change under way
 #   bench      ingest with Mosquitto beside it; further arguments go to the bench
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +26,7 @@ run() {
         soak) durability soak:: FOGBEAT_SOAK_SECONDS="${FOGBEAT_SOAK_SECONDS:-300}" ;;
         bench) shift; cargo bench --locked --bench ingest -- "$@" ;;
         all) for part in kill power-cut outage soak bench; do run "$part"; done ;;
-        *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
+        *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
     esac
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::config::Problems;
 use crate::control::AskError;
 use crate::gateway::GatewayError;
+use crate::journal::OpenError;
 use crate::state::StateError;
 
 /// What kind of failure it was.
@@ -62,7 +63,11 @@ impl From<StateError> for Failure {
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        let kind = if error.is_defect() { Kind::Defect } else { Kind::Unavailable };
+        let kind = match &error {
+            GatewayError::Journal(OpenError::Keys(_)) => Kind::Config,
+            error if error.is_defect() => Kind::Defect,
+            _ => Kind::Unavailable,
+        };
         Self::new(kind, error)
     }
 }

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, offline, output, status};
+use super::{Common, Failure, Kind, key, offline, output, status};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
@@ -33,15 +33,22 @@ pub enum Command {
     /// Write every reading that is kept as JSON lines, delivered or not; moves no cursor
     #[command(after_help = "Example: fogbeat journal export | gzip > readings.json.gz")]
     Export,
+    /// Manage the keys that the journal is encrypted with
+    #[command(subcommand, after_help = "Example: fogbeat journal key new /etc/fogbeat/journal.keys")]
+    Key(key::Command),
 }
 
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
+    if let Command::Key(command) = command {
+        return key::run(common, command);
+    }
     let config = common.load()?;
     let looker = Looker::find(&config)?;
     match command {
         Command::Inspect { json } => show(&looker.inspect()?, *json),
         Command::Verify { json } => verify(&looker, *json),
         Command::Export => export(&looker),
+        Command::Key(_) => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod device;
 mod exit;
 pub mod journal;
+pub mod key;
 mod offline;
 mod output;
 pub mod status;

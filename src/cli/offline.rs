@@ -28,6 +28,9 @@ pub fn journal(config: &Config) -> Result<(StateDir, Journal), Failure> {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        Self::unavailable(error)
+        match error {
+            OpenError::Keys(error) => error.into(),
+            error => Self::unavailable(error),
+        }
     }
 }

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -17,6 +18,9 @@ pub struct Journal {
     pub dedupe_window: Duration,
     /// Most distinct devices per run.
     pub max_devices: usize,
+    /// Keys that the journal is encrypted with, the last one for what is new. `None`: the systemd credential
+    /// `journal-key` if there is one, else no encryption.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for Journal {
@@ -26,6 +30,7 @@ impl Default for Journal {
             generation_size: ByteSize::mib(16),
             dedupe_window: Duration::from_secs(600),
             max_devices: 10_000,
+            key_file: None,
         }
     }
 }

@@ -180,6 +180,9 @@ fn journal(config: &Config, check: &mut Check<'_>) {
     check.within("journal.generation_size", journal.generation_size, ByteSize::mib(1)..=ByteSize::gib(1));
     check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
     check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
+    if let Some(path) = &journal.key_file {
+        check.absolute("journal.key_file", path);
+    }
     let batch = &config.batch;
     check.duration("batch.max_age", batch.max_age, Duration::from_millis(10)..=DAY);
     check.within("batch.max_bytes", batch.max_bytes, ByteSize::kib(4)..=ByteSize::mib(64));

@@ -49,7 +49,8 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
                 sound: verified.damaged.is_empty() && verified.missing == 0,
                 report: json!({
                     "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
-                    "bytes": verified.bytes, "missing": verified.missing, "damaged": places,
+                    "bytes": verified.bytes, "missing": verified.missing, "sealed_without_key": verified.sealed,
+                    "damaged": places,
                 }),
             }
         }
@@ -72,7 +73,7 @@ pub struct Page {
 /// # Errors
 /// When the journal cannot be read.
 pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> Result<Page, ReadError> {
-    let page = journal.read(Seq(from), PAGE)?;
+    let page = journal.peek(Seq(from), PAGE)?;
     // A cloned card has readings of two spools.
     let lines = LineContext::new(&page.spool, gateway, site);
     let mut text = Vec::new();

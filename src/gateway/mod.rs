@@ -280,6 +280,9 @@ impl Gateway {
                 if let Err(error) = self.setup.logs.set(&level) {
                     tracing::error!(%error, "the log level stays as it is");
                 }
+                if let Err(error) = self.journal.reload_keys(&fresh.journal) {
+                    tracing::error!(%error, "the journal's keys stay as they are");
+                }
                 match reload::changes(&self.setup.config, &fresh) {
                     Ok(changes) => tracing::info!(
                         taken = %changes.taken.join(", "),
@@ -290,6 +293,7 @@ impl Gateway {
                     Err(error) => tracing::error!(%error, "the configurations cannot be compared"),
                 }
                 self.setup.config.log = fresh.log;
+                self.setup.config.journal.key_file = fresh.journal.key_file;
             }
             Err(problems) => tracing::error!("nothing is reloaded: {problems}"),
         }

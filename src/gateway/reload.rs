@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::config::Config;
 
 /// Keys that a running gateway takes over.
-const RELOADED: [&str; 1] = ["log.level"];
+const RELOADED: [&str; 2] = ["log.level", "journal.key_file"];
 
 /// The keys in which two configurations differ, as paths, in order.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::block::{self, Encoder, MAX_READINGS, MAX_VALUE, Place};
+use super::block::{self, BlockError, Encoder, MAX_READINGS, MAX_VALUE, Place};
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
 use super::mark::Mark;
@@ -74,7 +74,7 @@ impl Committer {
             disk,
             clock,
             mark,
-            encoder: Encoder::new(),
+            encoder: Encoder::new(None),
             head: Head::None,
             generation_size,
             prepared: Prepared::No,
@@ -139,6 +139,7 @@ impl Committer {
     }
 
     fn try_write(&mut self, readings: &[Reading]) -> Result<(), GenerationError> {
+        self.keep_to_one_key();
         if matches!(self.head, Head::None) {
             self.next_head(None)?;
         }
@@ -158,7 +159,7 @@ impl Committer {
                 new_names.push(device);
                 let id = crate::reading::DeviceId(device as u32);
                 if let Some(name) = self.inner.devices.name(id) {
-                    entries.push(generation.name_entry(&self.encoder, device as u32, &name));
+                    entries.push(generation.name_entry(&self.encoder, device as u32, &name)?);
                 }
             }
         }
@@ -168,7 +169,7 @@ impl Committer {
             generation: generation.number(),
             first_n: *next_n,
         };
-        encode(&mut self.encoder, place, readings, &self.order, &mut entries);
+        encode(&mut self.encoder, place, readings, &self.order, &mut entries)?;
         if let Err(error) = generation.commit(&*self.disk, &entries) {
             for device in new_names {
                 if let Some(named) = named.get_mut(device) {
@@ -195,6 +196,20 @@ impl Committer {
             }
         }
         Ok(())
+    }
+
+    /// A generation is sealed with one key: when another one has come into force, the head ends. Once more if a
+    /// generation was made ahead with the old one.
+    fn keep_to_one_key(&mut self) {
+        for _ in 0..2 {
+            let Head::Open { generation, next_n, .. } = &self.head else { return };
+            let sealed_with = generation.sealer().map(|sealer| sealer.id());
+            if sealed_with == self.spool.keyring().keys().sealing() {
+                return;
+            }
+            let (number, count) = (generation.number(), *next_n);
+            self.roll_over(number, count);
+        }
     }
 
     /// Starts making the next generation in a thread of its own.
@@ -224,6 +239,7 @@ impl Committer {
         let generation = made?;
         self.spool.promote(&generation, before)?;
         self.inner.watermark.send_replace(Seq::new(generation.number(), 0));
+        self.encoder.seal_with(generation.sealer().cloned());
         self.head = Head::Open { generation, next_n: 0, named: Vec::new(), commits: 0 };
         Ok(())
     }
@@ -271,14 +287,14 @@ fn encode(
     readings: &[Reading],
     order: &[u64],
     entries: &mut Vec<(u64, Vec<u8>)>,
-) {
+) -> Result<(), BlockError> {
     let mut first_n = place.first_n;
     let mut rest = order;
     let mut most = MAX_READINGS;
     while !rest.is_empty() {
         let (chunk, later) = rest.split_at(rest.len().min(most));
         let chosen = Chosen { readings, order: chunk.iter() };
-        let value = encoder.encode(Place { first_n, ..place }, chosen);
+        let value = encoder.encode(Place { first_n, ..place }, chosen)?;
         if value.len() > MAX_VALUE && chunk.len() > 1 {
             most = chunk.len() / 2;
             continue;
@@ -287,6 +303,7 @@ fn encode(
         first_n += chunk.len() as u32;
         rest = later;
     }
+    Ok(())
 }
 
 /// Readings in a given order.

@@ -20,8 +20,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::block::{self, Encoder, Kind};
+use super::block::{self, BlockError, Encoder, Kind};
 use super::disk::Disk;
+use super::keys::{KeyId, Keys, Sealer};
 
 /// First key that is no block.
 const NAMES: u64 = 1 << 63;
@@ -45,6 +46,8 @@ pub enum GenerationError {
     Deadline,
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Block(#[from] BlockError),
 }
 
 pub struct Generation {
@@ -53,6 +56,8 @@ pub struct Generation {
     db: sled::Db,
     /// Our own descriptor of `<dir>/db`: sled gives none away, and fdatasync works on the inode.
     file: File,
+    /// Seals everything in it, if there was a key when it was made.
+    sealer: Option<Arc<Sealer>>,
 }
 
 /// A stored value and the number it starts with.
@@ -62,17 +67,24 @@ pub struct Stored {
 }
 
 impl Generation {
-    /// Makes a new database; when this returns it is on disk together with its directory entry.
+    /// Makes a new database, to be sealed with `sealer`; when this returns it is on disk together with its directory
+    /// entry.
     ///
     /// # Errors
     /// When the directory cannot be made or sled cannot open it.
-    pub fn create(disk: &dyn Disk, dir: &Path, number: u32, about: &[u8]) -> Result<Self, GenerationError> {
+    pub fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        number: u32,
+        about: &[u8],
+        sealer: Option<Arc<Sealer>>,
+    ) -> Result<Self, GenerationError> {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(dir)?,
         }
-        let generation = Self::open(dir, number)?;
-        let value = Encoder::new().encode_plain(Kind::Generation, number, about);
+        let generation = Self { sealer: sealer.clone(), ..Self::open(dir, number)? };
+        let value = Encoder::new(sealer).encode_plain(Kind::Generation, number, 0, about)?;
         generation.commit(disk, &[(META, value)])?;
         for entry in fs::read_dir(dir)? {
             disk.sync_path(&entry?.path())?;
@@ -110,11 +122,27 @@ impl Generation {
             }
         };
         let file = File::open(dir.join("db"))?;
-        Ok(Self { number, dir: dir.to_owned(), db, file })
+        Ok(Self { number, dir: dir.to_owned(), db, file, sealer: None })
     }
 
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// What seals the values of a generation that is being written.
+    pub fn sealer(&self) -> Option<&Arc<Sealer>> {
+        self.sealer.as_ref()
+    }
+
+    /// The key its values are sealed with, by what is stored; needs no key.
+    ///
+    /// # Errors
+    /// When sled fails, or the value that tells it is damaged.
+    pub fn sealed_with(&self) -> Result<Option<KeyId>, GenerationError> {
+        match fenced(|| self.db.get(META.to_be_bytes()))? {
+            Some(value) => Ok(block::key(&value)?),
+            None => Ok(None),
+        }
     }
 
     /// Stores the entries and returns once they are on the device.
@@ -176,15 +204,15 @@ impl Generation {
         })
     }
 
-    /// Device names by their number in this generation. Damaged ones are left out.
-    pub fn names(&self) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
+    /// Device names by their number in this generation. Damaged ones, and those whose key is not among `keys`, are left
+    /// out.
+    pub fn names(&self, keys: &Keys) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
         fenced(|| {
             let mut names = HashMap::new();
             for item in self.db.range(NAMES.to_be_bytes()..META.to_be_bytes()) {
                 let (key, value) = item?;
-                let name =
-                    block::decode_plain(&value, Kind::Name).ok().and_then(|b| std::str::from_utf8(b).ok());
-                if let Some(name) = name {
+                let name = block::decode_plain(&value, keys, Kind::Name).ok();
+                if let Some(name) = name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) {
                     names.insert(number_of(&key) as u32, name.into());
                 }
             }
@@ -193,8 +221,17 @@ impl Generation {
     }
 
     /// The entry that keeps a device's name.
-    pub fn name_entry(&self, encoder: &Encoder, device: u32, name: &str) -> (u64, Vec<u8>) {
-        (NAMES | u64::from(device), encoder.encode_plain(Kind::Name, self.number, name.as_bytes()))
+    ///
+    /// # Errors
+    /// When it cannot be sealed.
+    pub fn name_entry(
+        &self,
+        encoder: &Encoder,
+        device: u32,
+        name: &str,
+    ) -> Result<(u64, Vec<u8>), GenerationError> {
+        let value = encoder.encode_plain(Kind::Name, self.number, device, name.as_bytes())?;
+        Ok((NAMES | u64::from(device), value))
     }
 }
 

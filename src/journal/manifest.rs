@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use super::keys::KeyId;
 use super::types::{DeviceCounts, GapCause};
 
 const VERSION: u32 = 1;
@@ -53,6 +54,16 @@ pub struct Summaries {
     pub count: u32,
 }
 
+/// How a generation is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    pub key: KeyId,
+    /// An uplink was told that readings in it are withheld, because the key was not at hand. It is not removed as
+    /// delivered then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub withheld: bool,
+}
+
 /// One generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -74,9 +85,16 @@ pub struct Record {
     /// How often its database was replaced.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u32,
+    /// `None`: not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
     /// Real bytes on disk when it was sealed.
     #[serde(default)]
     pub bytes: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_zero(number: &u32) -> bool {

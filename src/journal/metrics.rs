@@ -29,6 +29,8 @@ pub struct Metrics {
     pub lost: Counter,
     thinned: Counter,
     thinnings: Counter,
+    missing_keys: Gauge,
+    withheld: Gauge,
     state: Mutex<CommitState>,
 }
 
@@ -48,6 +50,8 @@ impl Default for Metrics {
             lost: Counter::default(),
             thinned: Counter::default(),
             thinnings: Counter::default(),
+            missing_keys: Gauge::default(),
+            withheld: Gauge::default(),
             state: Mutex::new(CommitState::Working),
         }
     }
@@ -82,6 +86,17 @@ impl Metrics {
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
         r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
         r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
+        r.register(
+            "missing_keys",
+            "Keys that stored readings are sealed with and that are not at hand",
+            self.missing_keys.clone(),
+        );
+        r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+    }
+
+    pub(super) fn encryption(&self, encryption: &super::Encryption) {
+        self.missing_keys.set(encryption.missing_keys.len() as i64);
+        self.withheld.set(encryption.withheld as i64);
     }
 
     pub(super) fn committed(&self, readings: usize, took: Duration) {

@@ -9,6 +9,8 @@
 //! - Memory does not grow with the backlog: readers see pages, at most three databases are open, the open group is
 //!   bounded and makes its sources wait.
 //! - A generation that cannot be opened is moved to `quarantine/`; the gateway goes on, and its numbers are told as lost.
+//! - With a key, everything that is stored is encrypted ([`keys`]). Readings whose key is missing stop nothing: they are
+//!   told as withheld, and kept until the quota takes them.
 //!
 //! # What it does not
 //! - It does not know the network, and it drops nothing by itself: a full disk stops acknowledgements.
@@ -21,7 +23,7 @@
 //! sealed at about 16 MB, read by the uplinks, and deleted whole when every [`cursor`] has passed it. Numbers are given
 //! at commit, sorted by device within a group. Each start opens a new generation; none is ever reopened for writing.
 
-mod block;
+pub mod block;
 mod commit;
 mod cursor;
 mod devices;
@@ -29,6 +31,7 @@ mod disk;
 mod generation;
 mod identity;
 mod intake;
+mod keys;
 mod manifest;
 mod mark;
 mod metrics;
@@ -55,9 +58,10 @@ pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
+pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
-pub use spool::{GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
+pub use spool::{Encryption, GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
 pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
 pub use types::{
@@ -70,6 +74,7 @@ use crate::config;
 use crate::reading::Reading;
 use commit::{Committer, Order};
 use intake::Intake;
+use keys::Keyring;
 use mark::Mark;
 use policy::{Decision, Policy};
 use spool::Spool;
@@ -131,6 +136,7 @@ pub struct JournalStatus {
     pub generations: usize,
     pub bytes: u64,
     pub head: u64,
+    pub encryption: Encryption,
 }
 
 impl Journal {
@@ -144,8 +150,9 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let keys = KeySource::of(settings).load_or_make()?;
         let (journal, recovered, mark) =
-            Self::take_stock(settings, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
+            Self::take_stock(settings, keys, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
         journal.remember_newest();
         let size = settings.generation_size.as_u64();
         let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
@@ -172,12 +179,15 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovered), OpenError> {
-        let (journal, recovered, _) = Self::take_stock(settings, state_dir, clock, disk)?;
+        // Without a key there is still something to see.
+        let keys = KeySource::of(settings).load()?.unwrap_or_else(Keys::none);
+        let (journal, recovered, _) = Self::take_stock(settings, keys, state_dir, clock, disk)?;
         Ok((journal, recovered))
     }
 
     fn take_stock(
         settings: &config::Journal,
+        keys: Keys,
         state_dir: &Path,
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
@@ -186,7 +196,8 @@ impl Journal {
         let unusable = |source| OpenError::Directory { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let mark = Mark::open(&dir).map_err(unusable)?;
-        let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark)?;
+        let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark, Keyring::new(keys))?;
+        spool.tell_missing_keys();
         let cursors = cursor::Cursors::open(&dir, disk)?;
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
@@ -265,12 +276,30 @@ impl Journal {
         self.inner.watermark.subscribe()
     }
 
-    /// Reads on from `from`, one generation's entries, at most about `max` readings. Blocking (sled): call it off the
-    /// runtime's workers.
+    /// Reads on from `from`, one generation's entries, at most about `max` readings, for an uplink: what it is told to be
+    /// withheld is kept. Blocking (sled): call it off the runtime's workers.
     ///
     /// # Errors
     /// When a generation cannot be opened or read just now; ask again later.
     pub fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
+        let page = self.peek(from, max)?;
+        for entry in &page.entries {
+            if let Entry::Gap { first, cause: GapCause::Withheld, .. } = entry {
+                let generation = first.generation();
+                self.inner
+                    .spool
+                    .keep_withheld(generation)
+                    .map_err(|error| ReadError::Read { generation, cause: error.to_string() })?;
+            }
+        }
+        Ok(page)
+    }
+
+    /// As [`Journal::read`], for somebody who only looks.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn peek(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
         let watermark = *self.inner.watermark.borrow();
         let names = |device| self.inner.devices.name(crate::reading::DeviceId(device));
         self.inner.spool.read(from, watermark, max, &names)
@@ -316,6 +345,17 @@ impl Journal {
             );
         }
         result
+    }
+
+    /// Loads the keys anew. A new one seals from the next commit on; what is stored stays as it is.
+    ///
+    /// # Errors
+    /// When they cannot be had; those in force stay so.
+    pub fn reload_keys(&self, settings: &config::Journal) -> Result<(), KeyError> {
+        let keys = KeySource::of(settings).load_again()?;
+        self.inner.spool.keyring().replace(keys);
+        self.inner.spool.tell_missing_keys();
+        Ok(())
     }
 
     /// Readings at or after `cursor` that are durable.
@@ -376,6 +416,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
+            encryption: self.inner.spool.encryption(),
         }
     }
 
@@ -426,6 +467,7 @@ impl Journal {
         inner.spool.close_idle();
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
+        inner.metrics.encryption(&inner.spool.encryption());
         inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());
         let blobs = inner.spool.blobs();
         inner.metrics.blobs.set(blobs as i64);

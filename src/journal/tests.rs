@@ -1,3 +1,5 @@
+mod keyed;
+
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 
@@ -52,6 +54,7 @@ struct Rig {
     dir: tempfile::TempDir,
     size: u64,
     disk: Arc<dyn Disk>,
+    key_file: Option<std::path::PathBuf>,
 }
 
 struct Running {
@@ -62,13 +65,13 @@ struct Running {
 
 impl Rig {
     fn new(size: u64) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), size, disk: Arc::new(RealDisk) }
+        Self { dir: tempfile::tempdir().unwrap(), size, disk: Arc::new(RealDisk), key_file: None }
     }
 
     fn start(&self) -> Running {
+        let settings = config::Journal { key_file: self.key_file.clone(), ..settings(self.size) };
         let (journal, driver, recovered) =
-            Journal::open(&settings(self.size), self.dir.path(), TestClock::new(), Arc::clone(&self.disk))
-                .unwrap();
+            Journal::open(&settings, self.dir.path(), TestClock::new(), Arc::clone(&self.disk)).unwrap();
         Running { journal, driver: tokio::spawn(driver.run()), recovered }
     }
 }

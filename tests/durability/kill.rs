@@ -27,6 +27,9 @@ fn kills_at_random_moments_lose_nothing() {
     for _ in 0..kills {
         // Groups that are committed at once, and groups that stay open for a while.
         setup.commit_interval = ["0ms", "0ms", "100ms", "1s"][rng.between(0, 4) as usize].into();
+        if rng.one_in(4) {
+            setup.rotate_key();
+        }
         let mut daemon = setup.spawn();
         if rng.one_in(3) {
             std::thread::sleep(Duration::from_micros(rng.between(0, 300_000)));
@@ -41,6 +44,7 @@ fn kills_at_random_moments_lose_nothing() {
         daemon.kill();
     }
     let (account, verdict) = finish(&setup, fleet);
+    setup.check_encryption("strap-0");
     println!(
         "kill: {kills} kills, {in_start} of them during start; {} connections, {} publishes repeated with DUP, {} \
          readings sent twice",

@@ -33,6 +33,9 @@ fn power_cuts_lose_nothing() {
     let cuts = env_number("FOGBEAT_CUTS", 5);
     let mut in_start = 0;
     for _ in 0..cuts {
+        if rng.one_in(4) {
+            setup.rotate_key();
+        }
         let mut daemon = setup.spawn();
         if rng.one_in(4) {
             std::thread::sleep(Duration::from_micros(rng.between(0, 400_000)));
@@ -52,6 +55,7 @@ fn power_cuts_lose_nothing() {
         disk.restore().expect("bring the disk back");
     }
     let (account, verdict) = finish(&setup, fleet);
+    setup.check_encryption("strap-0");
     println!(
         "power-cut: {cuts} cuts, {in_start} of them during start; {} connections, {} publishes repeated with DUP",
         account.connections, account.sent_again

@@ -26,10 +26,13 @@ pub struct Setup {
     /// Where the daemon's log goes; it is shown when something fails.
     pub log: PathBuf,
     pub config: PathBuf,
+    /// The journal is encrypted with this file's keys; the daemon makes it.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Setup {
-    /// State directory `root/state`, lake `root/lake`, everything else beside them.
+    /// State directory `root/state`, lake `root/lake`, everything else beside them. `FOGBEAT_ENCRYPT=1` encrypts the
+    /// journal.
     pub fn new(root: &Path) -> Self {
         Self {
             state_dir: root.join("state"),
@@ -41,6 +44,7 @@ impl Setup {
             extra: String::new(),
             log: root.join("fogbeat.log"),
             config: root.join("fogbeat.toml"),
+            key_file: std::env::var_os("FOGBEAT_ENCRYPT").map(|_| root.join("journal.keys")),
         }
     }
 
@@ -54,6 +58,7 @@ bind = "{mqtt}"
 anonymous = true
 [journal]
 commit_interval = "{commit}"
+{key_file}
 [batch]
 max_age = "{age}"
 [http]
@@ -70,6 +75,7 @@ path = "{lake}"
             http = self.http,
             lake = self.lake.display(),
             extra = self.extra,
+            key_file = self.key_file.as_ref().map_or_else(String::new, |path| format!("key_file = {path:?}")),
         );
         fs::write(&self.config, text).expect("write the configuration");
     }
@@ -101,6 +107,29 @@ path = "{lake}"
         let mut daemon = self.spawn();
         daemon.wait_ready();
         daemon
+    }
+
+    /// Adds a key that the next start seals with.
+    pub fn rotate_key(&self) {
+        let Some(path) = self.key_file.as_ref().filter(|path| path.exists()) else { return };
+        let status = Command::new(binary())
+            .args(["journal", "key", "new"])
+            .arg(path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.expect("run fogbeat").success(), "no new key");
+    }
+
+    /// What lies in the journal shows a device's name exactly when it is not encrypted.
+    pub fn check_encryption(&self, device: &str) {
+        let raw = self.state_dir.join("spool/raw");
+        let shown = fs::read_dir(&raw).expect("list the journal").any(|generation| {
+            let database =
+                fs::read(generation.expect("an entry").path().join("db")).expect("read a database");
+            database.windows(device.len()).any(|bytes| bytes == device.as_bytes())
+        });
+        assert_eq!(shown, self.key_file.is_none(), "a device's name in the journal's files");
     }
 
     /// Makes the directory uplink refuse, even for root: a plain file where it wants a directory.

@@ -1,44 +1,50 @@
 //! One value of a generation: a header and a columnar block of readings.
 //!
 //! ```text
-//! 0  u8   format version (1)          8..      varints, in this order:
-//! 1  u8   kind (0 readings, 1 name,               key id (0: not sealed), boot tag, clock epoch,
-//!         2 generation, 3 summaries)              generation, first n, count, body length before
-//! 2  u8   codec (0 plain, 1 zstd)                 compression, earliest wall ms (zigzag), latest - earliest
-//! 3  u8   origin (0: this gateway)    then        the body
-//! 4  u32  crc32c, little-endian, of everything else
+//! 0  u8   format version (2)          8..      varints, in this order:
+//! 1  u8   kind (0 readings, 1 name,               stored length (of all that follows the varints), key id (0: not
+//!         2 generation, 3 summaries)              sealed), boot tag, clock epoch, generation, first n, count, body
+//! 2  u8   codec (0 plain, 1 zstd)                 length before compression, earliest wall ms (zigzag),
+//! 3  u8   origin (0: this gateway)                latest - earliest
+//! 4  u32  crc32c, little-endian,      then        the body; or, sealed: 16 bytes and a varint of nonce, the sealed
+//!         of everything else                      body, its tag of 16 bytes
 //! ```
 //!
-//! The value stands alone: with its own checksum, generation and first number it can be salvaged without the database
-//! around it. Readings are sorted by device inside a group, so that each device's values lie side by side; what the
+//! The value stands alone: with its own length, checksum, generation and first number it can be salvaged without the
+//! database around it, sealed or not ([`stored_len`], [`header`]). The checksum is that of the stored bytes, so damage
+//! is told from a missing key without the key. What is sealed authenticates the header and the nonce, with zeros in the
+//! place of the checksum (see [`super::keys`]).
+//!
+//! `first n` of a name is its device's number. Version 1 has no stored length, no name's number, and is never sealed; it
+//! is still read. Readings are sorted by device inside a group, so that each device's values lie side by side; what the
 //! columns hold is told in [`columns`]. A value is at most [`MAX_VALUE`] bytes, because sled 0.34 spills a leaf of
 //! large values into files that it never syncs.
 //!
 //! Not promised: that an older binary reads a newer version. It reports [`BlockError::Version`] and leaves the value be.
 
 mod columns;
+mod envelope;
 mod summaries;
 
-use std::ops::Range;
+use std::borrow::Cow;
+use std::sync::Arc;
 
-use super::varint;
+use super::keys::{KeyId, Keys, Sealer};
 use crate::clock::BootId;
 use crate::reading::Reading;
 use crate::reading::summary::Summary;
+
+pub use envelope::{header, key, stored_len};
 
 /// Most bytes of one value. A sled leaf holds up to about 20 values and must stay under a quarter of its 512 KiB segment.
 pub const MAX_VALUE: usize = 4096;
 /// Most readings of one block.
 pub const MAX_READINGS: usize = 1000;
 
-const VERSION: u8 = 1;
 const CODEC_PLAIN: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
-const ORIGIN_HERE: u8 = 0;
-const NO_KEY: u64 = 0;
 /// A block decodes to at most this many bytes; a header that claims more is damaged.
 const MAX_BODY: usize = 1 << 20;
-const CRC: Range<usize> = 4..8;
 
 /// What a value holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +83,20 @@ pub enum BlockError {
     Checksum,
     #[error("the value ends early or holds a field out of range")]
     Malformed,
-    #[error("sealed with key {0}, which is not at hand")]
-    Sealed(u64),
+    #[error(
+        "sealed with key {0}, which is not at hand: bring its line back into the key file (it may stand before the last \
+         one) and send SIGHUP"
+    )]
+    Sealed(KeyId),
+    #[error("the seal of key {0} does not fit: somebody has changed the value")]
+    Altered(KeyId),
+    #[error("the value is too long to be sealed")]
+    TooLong,
 }
 
 /// Writes blocks; keeps its buffers and its zstd context between them.
 pub struct Encoder {
+    sealer: Option<Arc<Sealer>>,
     compressor: Option<zstd::bulk::Compressor<'static>>,
     columns: columns::Columns,
     body: Vec<u8>,
@@ -107,27 +121,42 @@ pub fn boot_tag(boot: BootId) -> u32 {
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self::new()
+        Self::new(None)
     }
 }
 
 impl Encoder {
-    pub fn new() -> Self {
+    /// Seals with `sealer`, if there is one.
+    pub fn new(sealer: Option<Arc<Sealer>>) -> Self {
         // A context that cannot be allocated costs space, not readings: blocks are stored plain.
         let compressor = zstd::bulk::Compressor::new(1).ok().map(|mut compressor| {
             let _ = compressor.include_contentsize(false);
             let _ = compressor.include_checksum(false);
             compressor
         });
-        Self { compressor, columns: columns::Columns::default(), body: Vec::new(), packed: Vec::new() }
+        Self {
+            sealer,
+            compressor,
+            columns: columns::Columns::default(),
+            body: Vec::new(),
+            packed: Vec::new(),
+        }
+    }
+
+    /// Seals what is encoded from now on with `sealer`, if there is one.
+    pub fn seal_with(&mut self, sealer: Option<Arc<Sealer>>) {
+        self.sealer = sealer;
     }
 
     /// Encodes `readings` (at most [`MAX_READINGS`], sorted by device) as one value of any size.
+    ///
+    /// # Errors
+    /// [`BlockError::TooLong`], never for what is a value.
     pub fn encode<'a>(
         &mut self,
         place: Place,
         readings: impl ExactSizeIterator<Item = &'a Reading> + Clone,
-    ) -> Vec<u8> {
+    ) -> Result<Vec<u8>, BlockError> {
         let count = readings.len();
         let mut earliest_ms = i64::MAX;
         let mut latest_ms = i64::MIN;
@@ -152,7 +181,15 @@ impl Encoder {
 
     /// Encodes summaries (at most [`MAX_READINGS`], of windows of one length, sorted by device) as one value of any
     /// size.
-    pub fn encode_summaries(&mut self, place: Place, window_s: u16, summaries: &[Summary]) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// [`BlockError::TooLong`].
+    pub fn encode_summaries(
+        &mut self,
+        place: Place,
+        window_s: u16,
+        summaries: &[Summary],
+    ) -> Result<Vec<u8>, BlockError> {
         let walls = || summaries.iter().map(|summary| summary.arrival.wall_ms);
         self.body.clear();
         summaries::write(window_s, summaries.iter(), &mut self.body);
@@ -169,112 +206,86 @@ impl Encoder {
     }
 
     /// The body as a value, compressed where that helps.
-    fn pack(&mut self, header: &Header) -> Vec<u8> {
+    fn pack(&mut self, header: &Header) -> Result<Vec<u8>, BlockError> {
         self.packed.clear();
         self.packed.reserve(zstd::zstd_safe::compress_bound(self.body.len()));
         let packed = match &mut self.compressor {
             Some(compressor) => compressor.compress_to_buffer(&self.body, &mut self.packed).is_ok(),
             None => false,
         };
+        let sealer = self.sealer.as_deref();
         if packed && self.packed.len() < self.body.len() {
-            seal(header, CODEC_ZSTD, self.body.len(), &self.packed)
+            envelope::seal(header, CODEC_ZSTD, self.body.len(), &self.packed, sealer)
         } else {
-            seal(header, CODEC_PLAIN, self.body.len(), &self.body)
+            envelope::seal(header, CODEC_PLAIN, self.body.len(), &self.body, sealer)
         }
     }
 
-    /// A value that is no block of readings.
-    pub fn encode_plain(&self, kind: Kind, generation: u32, body: &[u8]) -> Vec<u8> {
+    /// A value that is no block of readings; `n` is its device's number if it is a name, else 0.
+    ///
+    /// # Errors
+    /// [`BlockError::TooLong`], never for what is a value.
+    pub fn encode_plain(
+        &self,
+        kind: Kind,
+        generation: u32,
+        n: u32,
+        body: &[u8],
+    ) -> Result<Vec<u8>, BlockError> {
         let header = Header {
             kind,
             boot_tag: 0,
             clock_epoch: 0,
             generation,
-            first_n: 0,
+            first_n: n,
             count: 0,
             earliest_ms: 0,
             latest_ms: 0,
         };
-        seal(&header, CODEC_PLAIN, body.len(), body)
+        envelope::seal(&header, CODEC_PLAIN, body.len(), body, self.sealer.as_deref())
     }
-}
-
-fn seal(header: &Header, codec: u8, body_len: usize, body: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(body.len() + 48);
-    value.extend_from_slice(&[VERSION, header.kind as u8, codec, ORIGIN_HERE, 0, 0, 0, 0]);
-    varint::put(&mut value, NO_KEY);
-    varint::put(&mut value, u64::from(header.boot_tag));
-    varint::put(&mut value, u64::from(header.clock_epoch));
-    varint::put(&mut value, u64::from(header.generation));
-    varint::put(&mut value, u64::from(header.first_n));
-    varint::put(&mut value, u64::from(header.count));
-    varint::put(&mut value, body_len as u64);
-    varint::put_signed(&mut value, header.earliest_ms);
-    varint::put(&mut value, header.latest_ms.wrapping_sub(header.earliest_ms) as u64);
-    value.extend_from_slice(body);
-    let crc = checksum(&value);
-    if let Some(slot) = value.get_mut(CRC) {
-        slot.copy_from_slice(&crc.to_le_bytes());
-    }
-    value
-}
-
-/// The crc of a value, its own four bytes left out.
-fn checksum(value: &[u8]) -> u32 {
-    let head = value.get(..CRC.start).unwrap_or_default();
-    let tail = value.get(CRC.end..).unwrap_or_default();
-    crc32c::crc32c_append(crc32c::crc32c(head), tail)
-}
-
-/// Reads the header alone and checks the whole value's checksum.
-///
-/// # Errors
-/// See [`BlockError`].
-pub fn header(value: &[u8]) -> Result<Header, BlockError> {
-    open(value).map(|opened| opened.header)
 }
 
 /// Decodes a block of readings; they are appended to `out`, whole and in order.
 ///
 /// # Errors
 /// See [`BlockError`]; on an error `out` is left as it was.
-pub fn decode(value: &[u8], out: &mut Vec<Reading>) -> Result<Header, BlockError> {
-    decode_as(Kind::Readings, value, out, columns::read)
+pub fn decode(value: &[u8], keys: &Keys, out: &mut Vec<Reading>) -> Result<Header, BlockError> {
+    decode_as(Kind::Readings, value, keys, out, columns::read)
 }
 
 /// Decodes a block of summaries; they are appended to `out`, whole and in order.
 ///
 /// # Errors
 /// See [`BlockError`]; on an error `out` is left as it was.
-pub fn decode_summaries(value: &[u8], out: &mut Vec<Summary>) -> Result<Header, BlockError> {
-    decode_as(Kind::Summaries, value, out, summaries::read)
+pub fn decode_summaries(value: &[u8], keys: &Keys, out: &mut Vec<Summary>) -> Result<Header, BlockError> {
+    decode_as(Kind::Summaries, value, keys, out, summaries::read)
 }
 
 fn decode_as<T>(
     kind: Kind,
     value: &[u8],
+    keys: &Keys,
     out: &mut Vec<T>,
     read: impl FnOnce(&[u8], usize, &mut Vec<T>) -> Option<()>,
 ) -> Result<Header, BlockError> {
-    let opened = open(value)?;
+    let opened = envelope::open(value)?;
     if opened.header.kind != kind {
         return Err(BlockError::Malformed);
     }
     let before = out.len();
-    let plain;
-    let body = match opened.codec {
-        CODEC_PLAIN => opened.body,
+    let packed = opened.body(keys)?;
+    let body: Cow<'_, [u8]> = match opened.codec {
+        CODEC_PLAIN => packed,
         CODEC_ZSTD => {
-            plain =
-                zstd::bulk::decompress(opened.body, opened.body_len).map_err(|_| BlockError::Malformed)?;
-            &plain
+            zstd::bulk::decompress(&packed, opened.body_len).map_err(|_| BlockError::Malformed)?.into()
         }
         _ => return Err(BlockError::Malformed),
     };
     if body.len() != opened.body_len {
         return Err(BlockError::Malformed);
     }
-    if read(body, opened.header.count as usize, out).is_none() {
+    if read(&body, opened.header.count as usize, out).is_none() {
         out.truncate(before);
         return Err(BlockError::Malformed);
     }
@@ -285,62 +296,13 @@ fn decode_as<T>(
 ///
 /// # Errors
 /// See [`BlockError`].
-pub fn decode_plain(value: &[u8], kind: Kind) -> Result<&[u8], BlockError> {
-    let opened = open(value)?;
+pub fn decode_plain<'a>(value: &'a [u8], keys: &Keys, kind: Kind) -> Result<Cow<'a, [u8]>, BlockError> {
+    let opened = envelope::open(value)?;
     if opened.header.kind != kind || opened.codec != CODEC_PLAIN {
         return Err(BlockError::Malformed);
     }
-    Ok(opened.body)
-}
-
-struct Opened<'a> {
-    header: Header,
-    codec: u8,
-    body_len: usize,
-    body: &'a [u8],
-}
-
-fn open(value: &[u8]) -> Result<Opened<'_>, BlockError> {
-    let [version, kind, codec, _origin, a, b, c, d, ..] = *value else {
-        return Err(BlockError::Malformed);
-    };
-    if version != VERSION {
-        return Err(BlockError::Version(version));
-    }
-    if checksum(value) != u32::from_le_bytes([a, b, c, d]) {
-        return Err(BlockError::Checksum);
-    }
-    let kind = match kind {
-        0 => Kind::Readings,
-        1 => Kind::Name,
-        2 => Kind::Generation,
-        3 => Kind::Summaries,
-        _ => return Err(BlockError::Malformed),
-    };
-    let mut rest = value.get(CRC.end..).unwrap_or_default();
-    let fields = (|| {
-        let key = varint::take(&mut rest)?;
-        let boot_tag = u32::try_from(varint::take(&mut rest)?).ok()?;
-        let clock_epoch = u32::try_from(varint::take(&mut rest)?).ok()?;
-        let generation = u32::try_from(varint::take(&mut rest)?).ok()?;
-        let first_n = u32::try_from(varint::take(&mut rest)?).ok()?;
-        let count = u32::try_from(varint::take(&mut rest)?).ok()?;
-        let body_len = usize::try_from(varint::take(&mut rest)?).ok()?;
-        let earliest_ms = varint::take_signed(&mut rest)?;
-        let latest_ms = earliest_ms.wrapping_add(varint::take(&mut rest)? as i64);
-        let sound = body_len <= MAX_BODY && count as usize <= MAX_READINGS;
-        sound.then_some((
-            key,
-            body_len,
-            Header { kind, boot_tag, clock_epoch, generation, first_n, count, earliest_ms, latest_ms },
-        ))
-    })();
-    let (key, body_len, header) = fields.ok_or(BlockError::Malformed)?;
-    if key != NO_KEY {
-        return Err(BlockError::Sealed(key));
-    }
-    Ok(Opened { header, codec, body_len, body: rest })
+    opened.body(keys)
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Spool, update};
 use crate::journal::generation::{Generation, GenerationError};
-use crate::journal::manifest::{Manifest, Record, State};
+use crate::journal::manifest::{Manifest, Record, Sealed, State};
 
 /// Whether a handle can still be read through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,7 @@ impl Spool {
     pub fn create(&self) -> Result<Arc<Generation>, GenerationError> {
         let boot = self.clock.boot();
         let now = self.clock.now();
+        let sealer = self.keyring.keys().sealer().cloned();
         let number = {
             let mut state = self.state();
             let number = state.manifest.next_generation;
@@ -35,6 +36,7 @@ impl Spool {
                 missing: Vec::new(),
                 summaries: None,
                 revision: 0,
+                sealed: sealer.as_ref().map(|sealer| Sealed { key: sealer.id(), withheld: false }),
                 bytes: 0,
             };
             state.manifest.next_generation += 1;
@@ -57,6 +59,7 @@ impl Spool {
             &self.generation_dir(number, 0),
             number,
             about.to_string().as_bytes(),
+            sealer,
         );
         if made.is_err() {
             let mut state = self.state();

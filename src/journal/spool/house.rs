@@ -3,10 +3,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::read::is_at;
 use super::{READ_BLOCKS, Spool, remove_dir, update};
 use crate::journal::block::{self, BlockError};
 use crate::journal::generation::GenerationError;
-use crate::journal::manifest::State;
+use crate::journal::manifest::{Sealed, State};
 use crate::journal::types::{ReadError, Seq};
 
 /// An open database that is not read from for this long is closed.
@@ -28,6 +29,9 @@ pub struct GenerationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_s: Option<u16>,
     pub bytes: u64,
+    /// The key it is sealed with, and whether it is kept for want of that key.
+    #[serde(flatten)]
+    pub sealed: Option<Sealed>,
 }
 
 /// The result of checking one generation.
@@ -39,6 +43,8 @@ pub struct Verified {
     /// Bytes of the values, headers included.
     pub bytes: u64,
     pub missing: u64,
+    /// Readings in values that are whole, and sealed with a key that is not at hand.
+    pub sealed: u64,
     pub damaged: Vec<(u32, BlockError)>,
 }
 
@@ -78,6 +84,8 @@ impl Spool {
             let records = state.manifest.generations.range(..lowest.generation());
             records
                 .filter(|(_, r)| !matches!(r.state, State::Creating | State::Open))
+                // Passed is not delivered: what was withheld is kept, for the key may come back.
+                .filter(|(_, r)| r.sealed.is_none_or(|sealed| !sealed.withheld))
                 .map(|(&n, _)| n)
                 .collect()
         };
@@ -149,6 +157,7 @@ impl Spool {
                 thinned: record.thinned(),
                 window_s: record.summaries.map(|summaries| summaries.window_s),
                 bytes: if open { head_bytes } else { record.bytes },
+                sealed: record.sealed,
             }
         });
         status.collect()
@@ -170,6 +179,7 @@ impl Spool {
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let tail = self.tail(number)?;
         let mut verified = Verified { generation: number, ..Verified::default() };
+        let keys = self.keyring.keys();
         let mut n = 0;
         loop {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -181,7 +191,13 @@ impl Spool {
                 verified.missing += u64::from(stored.first_n - n);
                 verified.blocks += 1;
                 verified.bytes += stored.value.len() as u64;
-                match block::decode(&stored.value, &mut Vec::new()) {
+                let opened = block::decode(&stored.value, &keys, &mut Vec::new());
+                match opened.and_then(|header| is_at(header, number, stored.first_n)) {
+                    Err(BlockError::Sealed(_)) => {
+                        let count = block::header(&stored.value).map_or(1, |header| header.count);
+                        verified.sealed += u64::from(count);
+                        n = stored.first_n + count;
+                    }
                     Ok(header) => {
                         verified.readings += u64::from(header.count);
                         n = stored.first_n + header.count;

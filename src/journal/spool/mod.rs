@@ -12,6 +12,7 @@
 
 mod head;
 mod house;
+mod keyed;
 mod read;
 mod swap;
 mod thin;
@@ -27,13 +28,15 @@ use super::block;
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
 use super::identity;
-use super::manifest::{Found, Manifest, Missing, Record, State};
+use super::keys::{Keyring, Keys};
+use super::manifest::{Found, Manifest, Missing, Record, Sealed, State};
 use super::mark::Mark;
 use super::types::{GapCause, ReadError, Seq};
 use crate::clock::Clock;
 
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
+pub use keyed::Encryption;
 pub use thin::{ThinnedGeneration, Thinning};
 
 /// Sealed generations that readers keep open at a time; with the head that bounds the memory of sled's caches.
@@ -54,6 +57,8 @@ pub enum OpenError {
     #[error("cannot start a new generation in {path}: {source}; check free space and permissions")]
     Head { path: PathBuf, source: GenerationError },
     #[error(transparent)]
+    Keys(#[from] super::keys::KeyError),
+    #[error(transparent)]
     Cursors(#[from] super::types::CursorError),
 }
 
@@ -62,6 +67,7 @@ pub struct Spool {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     name: Arc<str>,
+    keyring: Keyring,
     state: Mutex<Generations>,
     spared: Mutex<thin::Spared>,
 }
@@ -111,6 +117,7 @@ impl Spool {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         mark: &Mark,
+        keyring: Keyring,
     ) -> Result<(Self, Recovered), OpenError> {
         let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
         fs::create_dir_all(dir.join(LANE)).map_err(unusable)?;
@@ -138,6 +145,7 @@ impl Spool {
             disk,
             clock,
             name: name.into(),
+            keyring,
             state: Mutex::new(state),
             spared: Mutex::default(),
         };
@@ -184,10 +192,10 @@ impl Spool {
             let end = last.map_or(0, |stored| {
                 stored.first_n + block::header(&stored.value).map_or(0, |header| header.count)
             });
-            Ok((end, generation.bytes()))
+            Ok((end, generation.bytes(), generation.sealed_with().ok().flatten()))
         });
         match found {
-            Ok((end, bytes)) => {
+            Ok((end, bytes, key)) => {
                 let lost = (marked > end).then(|| Missing {
                     first: end,
                     last: marked - 1,
@@ -198,6 +206,8 @@ impl Spool {
                 update(&mut state.manifest, number, |record| {
                     record.state = State::Sealed;
                     record.count = end.max(marked);
+                    // A manifest that was rebuilt does not know.
+                    record.sealed = record.sealed.or(key.map(|key| Sealed { key, withheld: false }));
                     record.missing = lost.into_iter().collect();
                     record.bytes = bytes;
                 });
@@ -237,6 +247,11 @@ impl Spool {
 
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    #[cfg(test)]
+    pub fn database(&self, number: u32) -> Arc<Generation> {
+        Arc::clone(&self.tail(number).unwrap().generation)
     }
 
     fn record_at_or_after(&self, number: u32) -> Option<(u32, Record)> {
@@ -314,8 +329,9 @@ impl Tail {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    fn name(&self, device: u32) -> Option<Arc<str>> {
-        let names = self.names.get_or_init(|| self.generation.names().unwrap_or_default());
+    /// `keys` must be those that have opened a reading of that device: names stay with the tail.
+    fn name(&self, device: u32, keys: &Keys) -> Option<Arc<str>> {
+        let names = self.names.get_or_init(|| self.generation.names(keys).unwrap_or_default());
         names.get(&device).cloned()
     }
 }
@@ -325,6 +341,7 @@ fn is_damage(error: &GenerationError) -> bool {
     match error {
         GenerationError::Panicked(_) | GenerationError::Deadline => true,
         GenerationError::Sled(error) => !matches!(error, sled::Error::Io(_)),
+        GenerationError::Block(_) => false,
         GenerationError::Io(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
@@ -369,6 +386,7 @@ fn rebuild(dir: &Path, name: &str, recovered: &mut Recovered) -> io::Result<Mani
             missing: Vec::new(),
             summaries: None,
             revision,
+            sealed: None,
             bytes: 0,
         };
         manifest.generations.insert(number, record);

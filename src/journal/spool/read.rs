@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::{READ_BLOCKS, Spool, Tail, is_damage, update};
 use crate::clock::BootId;
-use crate::journal::block;
+use crate::journal::block::{self, BlockError};
 use crate::journal::generation::{Generation, GenerationError, Stored};
 use crate::journal::manifest::{Missing, Record, State};
-use crate::journal::types::{Entry, Page, ReadError, Seq};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
 use crate::reading::Reading;
 
 impl Spool {
@@ -84,6 +84,7 @@ impl Spool {
             return Ok(page);
         }
         let tail = self.tail(number)?;
+        let keys = self.keyring.keys();
         let mut readings = Vec::new();
         'blocks: while n < limit && page.entries.len() < max {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -96,8 +97,21 @@ impl Spool {
                     break;
                 }
                 readings.clear();
-                match block::decode(&stored.value, &mut readings) {
+                let opened = block::decode(&stored.value, &keys, &mut readings);
+                match opened.and_then(|header| is_at(header, number, stored.first_n)) {
                     Ok(_) => {}
+                    Err(BlockError::Sealed(_)) => {
+                        let count = block::header(&stored.value).map_or(0, |header| header.count);
+                        let end = stored.first_n.saturating_add(count).min(limit);
+                        if end > n {
+                            if stored.first_n > n {
+                                push_gaps(&mut page.entries, number, record, n, stored.first_n - 1);
+                            }
+                            push_withheld(&mut page.entries, number, n.max(stored.first_n), end - 1);
+                            n = end;
+                        }
+                        continue;
+                    }
                     Err(error) => {
                         // The next block's first number, or the end, tells how many are gone with this one.
                         tracing::error!(generation = number, n = stored.first_n, %error, "a block cannot be read");
@@ -117,7 +131,7 @@ impl Spool {
                 for (index, reading) in readings.drain(..).enumerate().skip(skip).take(take) {
                     let device = match head_names {
                         Some(names) => names(reading.device.0),
-                        None => tail.name(reading.device.0),
+                        None => tail.name(reading.device.0, &keys),
                     };
                     let device = device.unwrap_or_else(|| unnamed(number, reading.device.0));
                     let seq = Seq::new(number, stored.first_n + index as u32);
@@ -193,6 +207,7 @@ impl Spool {
                 .map(|(&n, r)| (n, r.count))
                 .collect()
         };
+        let keys = self.keyring.keys();
         let mut seen = 0;
         let mut newest_ms = None;
         for (number, count) in numbers {
@@ -207,7 +222,7 @@ impl Spool {
                 before = oldest.first_n;
                 for Stored { value, .. } in &blocks {
                     let mut readings = Vec::new();
-                    match block::decode(value, &mut readings) {
+                    match block::decode(value, &keys, &mut readings) {
                         Ok(header) => {
                             let newest = *newest_ms.get_or_insert(header.latest_ms);
                             if header.latest_ms < newest.saturating_sub(span_ms) {
@@ -218,7 +233,7 @@ impl Spool {
                     }
                     seen += readings.len();
                     for reading in &readings {
-                        each(reading, tail.name(reading.device.0));
+                        each(reading, tail.name(reading.device.0, &keys));
                     }
                     if seen >= most {
                         return;
@@ -261,6 +276,32 @@ pub(super) fn gap(generation: u32, at: u32, missing: &Missing) -> Entry {
         last: Seq::new(generation, missing.last),
         cause: missing.cause,
         devices: missing.device_counts(),
+    }
+}
+
+/// A block is where its header says: one that was put elsewhere would give its readings other numbers.
+pub(super) fn is_at(
+    header: block::Header,
+    generation: u32,
+    first_n: u32,
+) -> Result<block::Header, BlockError> {
+    let right = header.generation == generation && header.first_n == first_n;
+    if right { Ok(header) } else { Err(BlockError::Malformed) }
+}
+
+/// Adds a gap of readings whose key is not at hand; one gap for blocks that follow each other.
+fn push_withheld(entries: &mut Vec<Entry>, generation: u32, first: u32, last: u32) {
+    let (first, last) = (Seq::new(generation, first), Seq::new(generation, last));
+    match entries.last_mut() {
+        Some(Entry::Gap { last: before, cause: GapCause::Withheld, .. })
+            if before.0.saturating_add(1) == first.0 =>
+        {
+            *before = last;
+        }
+        _ => {
+            let (at, cause, devices) = (first, GapCause::Withheld, Arc::default());
+            entries.push(Entry::Gap { at, first, last, cause, devices });
+        }
     }
 }
 

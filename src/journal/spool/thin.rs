@@ -16,7 +16,7 @@ use super::{READ_BLOCKS, Spool, remove_dir};
 use crate::journal::block;
 use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
-use crate::journal::manifest::{Record, State, Summaries};
+use crate::journal::manifest::{Record, Sealed, State, Summaries};
 use crate::journal::thin::{self, LEAST_DATABASE, Level, Source, ThinError, Thinned, pays};
 use crate::journal::types::{Entry, Page, ReadError, Seq};
 
@@ -157,6 +157,7 @@ impl Spool {
                     record.summaries = Some(thinned.summaries);
                     record.missing.clone_from(&thinned.missing);
                     record.bytes = thinned.after;
+                    record.sealed = thinned.key.map(|key| Sealed { key, withheld: false });
                 })
             }
             _ => Ok(false),
@@ -177,12 +178,14 @@ impl Spool {
         old_dir: &std::path::Path,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<Thinned>, ThinError> {
+        let keys = self.keyring.keys();
         let tail = self
             .tail(number)
             .map_err(|error| ThinError::Read { generation: number, cause: error.to_string() })?;
-        let names = |device| tail.name(device);
+        let names = |device| tail.name(device, &keys);
         let unnamed = |device| unnamed(number, device);
-        let source = Source { generation: &tail.generation, record, names: &names, unnamed: &unnamed };
+        let source =
+            Source { generation: &tail.generation, record, names: &names, unnamed: &unnamed, keys: &keys };
         let result = thin::thin(&source, level, &*self.disk, dir, old_dir, go_on);
         drop(tail);
         self.let_go(number);
@@ -201,6 +204,7 @@ impl Spool {
         let failed =
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let mut page = page(record, Vec::new(), from);
+        let keys = self.keyring.keys();
         let mut k = from.n();
         while k < known.count && page.entries.len() < max {
             let tail = self.tail(number)?;
@@ -210,14 +214,14 @@ impl Spool {
                     break;
                 }
                 let mut summaries = Vec::new();
-                if let Err(error) = block::decode_summaries(&stored.value, &mut summaries) {
+                if let Err(error) = block::decode_summaries(&stored.value, &keys, &mut summaries) {
                     tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");
                     continue;
                 }
                 let skip = k.saturating_sub(stored.first_n) as usize;
                 for (at, summary) in (stored.first_n..known.count).zip(summaries).skip(skip) {
-                    let device =
-                        tail.name(summary.device.0).unwrap_or_else(|| unnamed(number, summary.device.0));
+                    let name = tail.name(summary.device.0, &keys);
+                    let device = name.unwrap_or_else(|| unnamed(number, summary.device.0));
                     page.entries.push(Entry::Summary { at: Seq::new(number, at), device, summary });
                     k = at + 1;
                 }

@@ -10,6 +10,7 @@ use super::{Level, MOST_WINDOWS, ThinError, pays};
 use crate::journal::block::{self, BlockError, Encoder, Header, Kind};
 use crate::journal::disk::{Disk, disk_usage};
 use crate::journal::generation::{Generation, GenerationError, Stored};
+use crate::journal::keys::{KeyId, Keys};
 use crate::journal::manifest::{Missing, Record, Summaries};
 use crate::journal::types::GapCause;
 use crate::reading::Reading;
@@ -25,6 +26,8 @@ pub struct Source<'a> {
     pub names: &'a dyn Fn(u32) -> Option<Arc<str>>,
     /// What a device without a name is called.
     pub unnamed: &'a dyn Fn(u32) -> Arc<str>,
+    /// The keys that its values are sealed with, if they are.
+    pub keys: &'a Keys,
 }
 
 /// A new database, complete and on disk.
@@ -38,6 +41,8 @@ pub struct Thinned {
     /// Real bytes of the old and the new database.
     pub before: u64,
     pub after: u64,
+    /// The key the new one is sealed with.
+    pub key: Option<KeyId>,
 }
 
 /// Makes the new database in `dir`. `None`: it does not pay, or it must not be done, or `go_on` said so; what was begun
@@ -63,11 +68,17 @@ pub fn thin(
         "summaries": level.window_s(),
         "count": source.record.count,
     });
-    let new = Generation::create(disk, dir, number, about.to_string().as_bytes()).map_err(write)?;
+    let sealer = source.keys.sealer().cloned();
+    if source.record.sealed.is_some() && sealer.is_none() {
+        // What was encrypted once does not come to lie in the clear.
+        return Ok(None);
+    }
+    let about = about.to_string();
+    let new = Generation::create(disk, dir, number, about.as_bytes(), sealer.clone()).map_err(write)?;
     let mut pass = Pass {
         source,
         folder: Folder::new(level.window_s(), MOST_WINDOWS),
-        store: Store::new(disk, new, Encoder::new(), level.window_s(), source.names),
+        store: Store::new(disk, new, Encoder::new(sealer), level.window_s(), source.names),
         done: Vec::new(),
         clock: None,
         ranges: Ranges::default(),
@@ -93,13 +104,20 @@ pub fn thin(
         return Ok(None);
     }
     drop(store.finish().map_err(write)?);
-    let found = read_back(disk, dir, number, count).map_err(write)?;
+    let found = read_back(disk, dir, number, count, source.keys).map_err(write)?;
     if found != readings {
         return Err(ThinError::Count { generation: number, expected: readings, found });
     }
     let (before, after) = (disk_usage(old_dir), disk_usage(dir));
     let summaries = Summaries { window_s: level.window_s(), count };
-    Ok(pays(before, after).then_some(Thinned { summaries, readings, missing, before, after }))
+    Ok(pays(before, after).then_some(Thinned {
+        summaries,
+        readings,
+        missing,
+        before,
+        after,
+        key: source.keys.sealing(),
+    }))
 }
 
 struct Pass<'a> {
@@ -137,7 +155,8 @@ impl Pass<'_> {
                 }
                 seen = seen.max(stored.first_n.saturating_add(1));
                 readings.clear();
-                let Some(header) = usable(block::decode(&stored.value, &mut readings)) else {
+                let Some(header) = usable(block::decode(&stored.value, self.source.keys, &mut readings))
+                else {
                     return Ok(false);
                 };
                 let Some(header) = header else { continue };
@@ -179,7 +198,8 @@ impl Pass<'_> {
             for stored in self.blocks(k)? {
                 finer.clear();
                 // A damaged one would vanish from the sums without a trace.
-                let Ok(header) = block::decode_summaries(&stored.value, &mut finer) else { return Ok(false) };
+                let decoded = block::decode_summaries(&stored.value, self.source.keys, &mut finer);
+                let Ok(header) = decoded else { return Ok(false) };
                 let end = stored.first_n.saturating_add(header.count);
                 if end <= k {
                     continue;
@@ -244,7 +264,13 @@ fn usable(decoded: Result<Header, BlockError>) -> Option<Option<Header>> {
 }
 
 /// Readings the summaries in the closed new database speak of, read from the disk.
-fn read_back(disk: &dyn Disk, dir: &Path, number: u32, count: u32) -> Result<u64, GenerationError> {
+fn read_back(
+    disk: &dyn Disk,
+    dir: &Path,
+    number: u32,
+    count: u32,
+    keys: &Keys,
+) -> Result<u64, GenerationError> {
     let generation = Generation::recover(disk, dir, number)?;
     let mut readings = 0;
     let mut k = 0;
@@ -252,7 +278,7 @@ fn read_back(disk: &dyn Disk, dir: &Path, number: u32, count: u32) -> Result<u64
         let before = k;
         for stored in generation.blocks(k, READ_BLOCKS)? {
             let mut summaries = Vec::new();
-            let header = block::decode_summaries(&stored.value, &mut summaries);
+            let header = block::decode_summaries(&stored.value, keys, &mut summaries);
             let sound = header.is_ok_and(|header| header.kind == Kind::Summaries);
             if sound && stored.first_n == k {
                 readings += summaries.iter().map(|summary| u64::from(summary.n)).sum::<u64>();

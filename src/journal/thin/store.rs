@@ -54,7 +54,7 @@ impl<'a> Store<'a> {
         let mut most = MAX_READINGS;
         while !rest.is_empty() && (all || rest.len() >= MAX_READINGS) {
             let (chunk, later) = rest.split_at(rest.len().min(most));
-            let value = self.encoder.encode_summaries(self.place, self.window_s, chunk);
+            let value = self.encoder.encode_summaries(self.place, self.window_s, chunk)?;
             if value.len() > MAX_VALUE && chunk.len() > 1 {
                 most = chunk.len() / 2;
                 continue;
@@ -63,7 +63,7 @@ impl<'a> Store<'a> {
                 if self.named.insert(summary.device.0)
                     && let Some(name) = (self.names)(summary.device.0)
                 {
-                    self.entries.push(self.generation.name_entry(&self.encoder, summary.device.0, &name));
+                    self.entries.push(self.generation.name_entry(&self.encoder, summary.device.0, &name)?);
                 }
             }
             self.entries.push((u64::from(self.place.first_n), value));
