@@ -175,6 +175,9 @@ impl Spool {
     /// # Errors
     /// When a generation cannot be opened or read at all.
     pub fn verify(&self, number: u32, limit: u32) -> Result<Verified, ReadError> {
+        if let Some((record, summaries)) = self.thinned_record(number) {
+            return self.verify_summaries(number, &record, summaries);
+        }
         let failed =
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let tail = self.tail(number)?;
