@@ -11,7 +11,7 @@ use super::{Common, Failure, Kind, key, offline, output, status};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
-use crate::journal::Journal;
+use crate::journal::{Facts, Journal, Readable};
 use crate::state::StateDir;
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read every value and check its sum; exit code 69 when something is damaged
+    /// Read every value, check its sum, and prove that every number is accounted for; exit code 69 when not
     #[command(after_help = "Example: fogbeat journal verify")]
     Verify {
         /// Print JSON
@@ -102,23 +102,31 @@ fn show(document: &Value, as_json: bool) -> Result<(), Failure> {
 }
 
 fn verify(looker: &Looker, as_json: bool) -> Result<(), Failure> {
-    let inspected = looker.inspect()?;
-    let known = inspected.get("generations").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let numbers = known.iter().filter_map(|known| known.get("generation")?.as_u64());
+    let mut inspected = looker.inspect()?;
+    let facts: Facts = understood(inspected.get_mut("facts").map(Value::take).unwrap_or_default())?;
     let mut reports = Vec::new();
     let mut damaged = 0;
-    for number in numbers.filter_map(|number| u32::try_from(number).ok()) {
-        if let Some(verdict) = looker.verify(number)? {
+    let mut readable = Readable::new();
+    for generation in facts.generations.iter().map(|given| given.generation) {
+        if let Some(verdict) = looker.verify(generation)? {
             damaged += usize::from(!verdict.sound);
             reports.push(verdict.report);
+            readable.insert(generation, verdict.found);
         }
     }
-    show(&json!({ "spool": inspected.get("spool"), "generations": reports }), as_json)?;
-    match damaged {
-        0 => Ok(()),
-        count => Err(Failure::new(
-            Kind::Unavailable,
-            anyhow::anyhow!("{count} generations are damaged; what is lost is delivered as `gap` lines"),
+    let proofs = facts.prove(&readable);
+    let broken: Vec<&str> = proofs.iter().filter(|p| !p.adds_up).map(|p| p.uplink.as_str()).collect();
+    show(&json!({ "spool": inspected.get("spool"), "generations": reports, "uplinks": proofs }), as_json)?;
+    let failed = |what: anyhow::Error| Err(Failure::new(Kind::Unavailable, what));
+    match (damaged, broken.as_slice()) {
+        (0, []) => Ok(()),
+        (count, []) => failed(anyhow::anyhow!(
+            "{count} generations are damaged; what is lost is delivered as `gap` lines"
+        )),
+        (_, broken) => failed(anyhow::anyhow!(
+            "the account of {} does not add up: see `faults` above, and please report it with the spool's manifest.json \
+             and cursors/",
+            broken.join(", ")
         )),
     }
 }

@@ -6,6 +6,9 @@ use super::{Common, Failure, output};
 use crate::control::{self, Request};
 use crate::state;
 
+/// Devices whose accounts are shown to people.
+const MOST_DEVICES: usize = 12;
+
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Print one JSON document
@@ -22,8 +25,22 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
              --config FILE"
         )));
     };
-    let status = control::ask(&socket, &Request::Status)?;
-    if options.json { output::print_json(&status) } else { output::print(&output::outline(&status)) }
+    let mut status = control::ask(&socket, &Request::Status)?;
+    if options.json {
+        return output::print_json(&status);
+    }
+    if let Some(devices) = status.pointer_mut("/accounts/run/devices") {
+        shorten(devices);
+    }
+    output::print(&output::outline(&status))
+}
+
+/// Many devices are for scripts: people are told how many there are.
+fn shorten(devices: &mut serde_json::Value) {
+    let count = devices.as_object().map_or(0, serde_json::Map::len);
+    if count > MOST_DEVICES {
+        *devices = serde_json::json!(format!("{count} devices; --json shows each"));
+    }
 }
 
 /// Where the daemon that works in `state_dir` answers; `None`: there is no daemon.

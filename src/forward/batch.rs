@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::member::{EncodeError, Encoder, Member};
 use crate::clock::BootId;
-use crate::journal::{Bounds, Entry, GapCause, Seq};
+use crate::journal::{Bounds, Entry, GapCause, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// When a batch is closed.
@@ -85,6 +85,8 @@ struct Line {
     /// Last position the line speaks of.
     last: Seq,
     reading: bool,
+    /// Why numbers are missing, and how many.
+    gap: Option<(GapCause, u64)>,
 }
 
 /// What all lines of a page have in common.
@@ -171,8 +173,13 @@ impl Lines {
         }
         let len = u32::try_from(self.text.len() - offset).unwrap_or(u32::MAX);
         let reading = matches!(entry, Entry::Reading { .. });
+        let gap = match entry {
+            Entry::Gap { at, first, last, cause, .. } if at != first => Some((*cause, last.0 - first.0 + 1)),
+            Entry::Gap { cause, .. } => Some((*cause, last.0.saturating_sub(start.0) + 1)),
+            _ => None,
+        };
         self.spool.get_or_insert_with(|| Arc::clone(&context.spool));
-        self.lines.push(Line { device, start: offset32, len, position: start, last, reading });
+        self.lines.push(Line { device, start: offset32, len, position: start, last, reading, gap });
         *position = end;
         Offer::Taken
     }
@@ -230,6 +237,18 @@ impl Lines {
             text_bytes: self.grouped.len() as u64,
             bytes,
         })
+    }
+
+    /// What the batch says of its numbers.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for line in &self.lines {
+            tally.delivered += u64::from(line.reading);
+            if let Some((cause, numbers)) = line.gap {
+                tally.tell(cause, numbers);
+            }
+        }
+        tally
     }
 
     /// Place of each device in the order of names.

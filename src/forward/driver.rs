@@ -243,7 +243,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.confirm_after = None;
         while let Some(sent) = self.window.front().filter(|sent| sent.taken.iter().all(|taken| *taken)) {
             let (feed, bounds) = (Arc::clone(&self.feed), sent.batch.bounds);
-            if let Err(error) = blocking(move || feed.confirm(bounds)).await {
+            let tally = sent.batch.tally.clone();
+            if let Err(error) = blocking(move || feed.confirm(bounds, tally)).await {
                 let failure =
                     Failure::new("cursor", error.to_string()).remedy(super::workshop::CURSOR_REMEDY);
                 self.failed(failure, true);

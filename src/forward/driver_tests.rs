@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::{BootId, Stamp};
 use crate::forward::feed::Backlog;
 use crate::forward::{Handle, Metrics, start_task};
-use crate::journal::{CursorError, Entry, Page, ReadError};
+use crate::journal::{CursorError, Entry, Page, ReadError, Tally};
 use crate::reading::{Contact, DeviceId, Reading, RrIntervals, Source};
 
 struct StillClock;
@@ -117,7 +117,12 @@ impl Feed for FakeFeed {
         self.log.lock().unwrap().push(Act::Begin(bounds.from.0, bounds.to.0));
         Ok(())
     }
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
+        assert_eq!(
+            tally.delivered,
+            bounds.to.0 - bounds.from.0,
+            "the tally of a batch is that of its numbers"
+        );
         let mut cursor = self.cursor.lock().unwrap();
         assert_eq!(*cursor, bounds.from, "confirmed in order, without holes");
         *cursor = bounds.to;

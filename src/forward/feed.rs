@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::journal::{Bounds, CursorError, Journal, Page, ReadError, Seq, UplinkCursor};
+use crate::journal::{Bounds, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
 
 /// How much waits behind a cursor; for `status`.
 pub(super) trait Backlog: Send + Sync {
@@ -17,7 +17,8 @@ pub(super) trait Feed: Backlog + 'static {
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError>;
     fn open(&self) -> Vec<Bounds>;
     fn begin(&self, bounds: Bounds) -> Result<(), CursorError>;
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError>;
+    /// `tally` is what became of the batch's numbers.
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError>;
     fn sync(&self) -> Result<(), CursorError>;
 }
 
@@ -54,8 +55,8 @@ impl Feed for JournalFeed {
     fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
         self.cursor.begin(bounds)
     }
-    fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
-        self.cursor.confirm(bounds)
+    fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
+        self.cursor.confirm(bounds, tally)
     }
     fn sync(&self) -> Result<(), CursorError> {
         self.cursor.sync()

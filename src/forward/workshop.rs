@@ -11,7 +11,7 @@ use super::member::{EncodeError, Encoder, Member};
 use super::{Failure, Origin};
 use crate::clock::Clock;
 use crate::config::Encoding;
-use crate::journal::{Bounds, Page, Seq};
+use crate::journal::{Bounds, Page, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -38,6 +38,8 @@ pub(super) enum Job {
 pub(super) struct Built {
     pub(super) bounds: Bounds,
     pub(super) members: Vec<Member>,
+    /// What became of its numbers.
+    pub(super) tally: Tally,
 }
 
 /// What a job came to.
@@ -120,8 +122,9 @@ impl<F: Feed> Workshop<F> {
         self.feed
             .begin(bounds)
             .map_err(|error| Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY))?;
+        let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });
-        Ok(Outcome::Built(Built { bounds, members }))
+        Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
     fn again(&mut self, bounds: Bounds) -> Result<Outcome, Failure> {
@@ -139,8 +142,9 @@ impl<F: Feed> Workshop<F> {
             .remedy("run `fogbeat journal verify`"));
         }
         let members = self.pack(bounds)?;
+        let tally = self.lines.tally();
         self.finish(bounds, IDLE_BUFFER);
-        Ok(Outcome::Built(Built { bounds, members }))
+        Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
     fn finish(&mut self, bounds: Bounds, keep: usize) {

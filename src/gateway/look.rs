@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::forward::batch::cause_label;
-use crate::journal::{Entry, Journal, ReadError, Seq};
+use crate::journal::{Entry, GenerationState, Journal, ReadError, Seq, unexplained};
 use crate::reading::line::LineContext;
 
 /// Entries of one page: 2 MB of lines if all had as many RR intervals as a reading may have.
@@ -25,7 +25,10 @@ pub fn inspect(journal: &Journal) -> Value {
             json!({ "name": uplink.name(), "cursor": cursor.0, "open": uplink.open(), "queued_readings": queued })
         })
         .collect();
-    json!({ "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks })
+    let facts = journal.facts();
+    json!({
+        "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks, "facts": facts,
+    })
 }
 
 /// Whether every value of a generation is there and sound.
@@ -33,11 +36,21 @@ pub fn inspect(journal: &Journal) -> Value {
 pub struct Verdict {
     pub sound: bool,
     pub report: Value,
+    /// Ranges of numbers that can be read, both ends included.
+    pub found: Vec<(u32, u32)>,
 }
 
 /// Reads every value of a generation. `None`: it is not there (any more).
 pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
-    let known = journal.generations().into_iter().find(|known| known.generation == generation)?;
+    let given = journal.facts().generations.into_iter().find(|given| given.generation == generation)?;
+    let mut known = journal.generations().into_iter().find(|known| known.generation == generation)?;
+    // The head has grown since.
+    known.readings = given.readings;
+    if !matches!(known.state, GenerationState::Open | GenerationState::Sealed) {
+        let report = json!({ "generation": generation, "state": known.state, "missing": given.missing });
+        let sound = known.state != GenerationState::Quarantined;
+        return Some(Verdict { sound, report, found: Vec::new() });
+    }
     Some(match journal.verify(&known) {
         Ok(verified) => {
             let places: Vec<_> = verified
@@ -45,18 +58,23 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
                 .iter()
                 .map(|(place, error)| json!({ "at": place, "error": error.to_string() }))
                 .collect();
+            // What is known to be missing is told; what nobody knew of is damage.
+            let unexplained = unexplained(&given, &verified.found);
             Verdict {
-                sound: verified.damaged.is_empty() && verified.missing == 0,
+                sound: unexplained == 0,
                 report: json!({
                     "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
-                    "bytes": verified.bytes, "missing": verified.missing, "sealed_without_key": verified.sealed,
+                    "bytes": verified.bytes, "missing": verified.missing, "sealed_without_key": verified.sealed, "unexplained": unexplained,
                     "damaged": places,
                 }),
+                found: verified.found,
             }
         }
-        Err(error) => {
-            Verdict { sound: false, report: json!({ "generation": generation, "error": error.to_string() }) }
-        }
+        Err(error) => Verdict {
+            sound: false,
+            report: json!({ "generation": generation, "error": error.to_string() }),
+            found: Vec::new(),
+        },
     })
 }
 

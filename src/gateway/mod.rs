@@ -7,6 +7,7 @@
 //! Rule for a task that ends unasked: the gateway stops in good order and exits with an error, so that the service
 //! manager starts it anew; half a gateway would look alive and lose readings.
 
+mod accounted;
 mod answer;
 mod intake;
 pub mod look;
@@ -160,6 +161,7 @@ impl Gateway {
             "journal open"
         );
         journal.metrics().register(&mut registry);
+        accounted::register(&mut registry, &journal, config.http.device_metrics);
         stages.start("journal", driver.run());
 
         let origin = Origin {

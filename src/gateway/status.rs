@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::accounted::Accounted;
 use crate::clock::SystemClock;
 use crate::forward;
 use crate::health::{Health, Phase};
@@ -26,6 +27,7 @@ pub struct Status {
     pub clock: Clock,
     pub process: Usage,
     pub journal: JournalStatus,
+    pub accounts: Accounted,
     /// Left out when no port is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<mqtt::Status>,
@@ -48,8 +50,10 @@ pub struct LeftBehind {
 }
 
 impl Status {
-    /// For the page, which has no password: payloads that were not understood may hold somebody's heart rate.
+    /// For the page, which has no password: payloads that were not understood may hold somebody's heart rate, and who
+    /// wears what is nobody's business either.
     pub fn without_payloads(mut self) -> Self {
+        self.accounts.forget_devices();
         if let Some(listener) = &mut self.listener {
             listener.refused.clear();
         }
@@ -85,6 +89,7 @@ impl Sources {
             clock: Clock { synced: self.clock.synced() },
             process: process::usage(),
             journal: self.journal.status(),
+            accounts: Accounted::of(&self.journal),
             listener: self.listener.as_ref().map(mqtt::Handle::status),
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),

@@ -103,13 +103,14 @@ impl Committer {
 
     fn commit(&mut self) {
         let group = self.inner.intake.take();
+        self.order.clear();
         if !group.readings.is_empty() {
             let started = Instant::now();
             self.write(&group.readings);
             self.inner.metrics.committed(group.readings.len(), started.elapsed());
         }
         self.inner.durable.store(group.ticket.0, Ordering::Release);
-        self.inner.intake.give_back(group.readings);
+        self.inner.intake.settle(group.readings, &self.order);
     }
 
     /// Writes until it is durable.

@@ -3,6 +3,9 @@
 //! A cursor is the first number the uplink has not confirmed. The bounds of a batch are written before it is first sent,
 //! so that after a crash it is sent again as the same batch. Confirmations are written with the next bounds, or at most
 //! every [`WRITE_EVERY`]: losing one costs a batch that is sent twice with the same ids, never a reading.
+//!
+//! Beside the cursor stands what became of the numbers before it ([`super::tally`]), counted batch by batch as the cursor
+//! passes them: a batch that is sent again after a crash counts once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +16,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use super::proof;
+use super::tally::{Around, Began, Tally, UplinkAccount};
 use super::types::{Bounds, CursorError, Seq};
 
 const WRITE_EVERY: Duration = Duration::from_secs(5);
@@ -33,8 +38,8 @@ struct Kept {
     place: Place,
     /// The furthest generation of which this uplink has taken something, if only into its memory.
     reached: u32,
-    /// End of the furthest confirmed batch: confirmations may come out of order.
-    furthest: Seq,
+    /// Confirmed, but not yet behind the cursor: confirmations may come out of order.
+    confirmed: Vec<(Bounds, Tally)>,
     written: bool,
     written_at: Instant,
 }
@@ -44,6 +49,12 @@ struct Place {
     cursor: Seq,
     #[serde(default)]
     open: Vec<Bounds>,
+    /// What became of the numbers before the cursor.
+    #[serde(default, skip_serializing_if = "Tally::is_empty")]
+    tally: Tally,
+    /// Where the tally begins; `None` in a file of a fogbeat that kept none.
+    #[serde(default)]
+    began: Option<Began>,
 }
 
 /// All uplinks that have a place, whether they are configured or not.
@@ -93,7 +104,7 @@ impl Cursors {
             return Ok(cursor.clone());
         }
         let path = self.dir.join(format!("{name}.{EXTENSION}"));
-        let place = Place { cursor: start(), open: Vec::new() };
+        let place = Place { cursor: start(), open: Vec::new(), tally: Tally::default(), began: None };
         let cursor = UplinkCursor::new(name, path, Arc::clone(&self.disk), place, false);
         cursor.sync()?;
         self.known().insert(name.to_owned(), cursor.clone());
@@ -139,10 +150,10 @@ impl Cursors {
 
 impl UplinkCursor {
     fn new(name: &str, path: PathBuf, disk: Arc<dyn Disk>, place: Place, written: bool) -> Self {
-        let furthest = place.cursor;
         let ends = place.open.iter().map(|open| open.to).chain([place.cursor]);
         let reached = ends.map(Seq::last_generation).max().unwrap_or(0);
-        let place = Mutex::new(Kept { place, reached, furthest, written, written_at: Instant::now() });
+        let kept = Kept { place, reached, confirmed: Vec::new(), written, written_at: Instant::now() };
+        let place = Mutex::new(kept);
         Self(Arc::new(Shared { name: name.to_owned(), path, disk, place }))
     }
 
@@ -197,18 +208,36 @@ impl UplinkCursor {
         Ok(())
     }
 
-    /// The uplink has confirmed the batch. Blocking at times.
+    /// The uplink has confirmed the batch; `tally` is what became of its numbers. Blocking at times.
     ///
     /// # Errors
     /// When the file cannot be written; the confirmation is remembered and written with the next one.
-    pub fn confirm(&self, bounds: Bounds) -> Result<(), CursorError> {
+    pub fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
         let mut kept = self.kept();
-        kept.place.open.retain(|open| *open != bounds);
-        kept.furthest = kept.furthest.max(bounds.to);
-        let reached = kept.place.open.iter().map(|open| open.from).min().unwrap_or(kept.furthest);
-        kept.place.cursor = kept.place.cursor.max(reached);
+        // Asked again because the file could not be written: it is counted already.
+        if kept.place.open.contains(&bounds) {
+            kept.place.open.retain(|open| *open != bounds);
+            kept.confirmed.push((bounds, tally));
+            kept.pass_confirmed();
+        }
         kept.written = false;
         if kept.written_at.elapsed() >= WRITE_EVERY { self.write(&mut kept) } else { Ok(()) }
+    }
+
+    /// The uplink's account. `around` tells what the manifest knows of a cursor.
+    pub(super) fn account(&self, around: impl FnOnce(Seq) -> Around) -> UplinkAccount {
+        let mut kept = self.kept();
+        let around = around(kept.place.cursor);
+        kept.settle(&around);
+        let began = kept.place.began.clone().unwrap_or_default();
+        UplinkAccount::new(&self.0.name, &began, &kept.place.tally, around)
+    }
+
+    /// What stands in the file, for the proof.
+    pub(super) fn place(&self) -> proof::Place {
+        let kept = self.kept();
+        let Place { cursor, began, tally, .. } = kept.place.clone();
+        proof::Place { name: self.0.name.clone(), cursor, began: began.unwrap_or_default(), tally }
     }
 
     /// Writes what is not on disk yet. Blocking.
@@ -229,7 +258,44 @@ impl UplinkCursor {
         Ok(())
     }
 
+    /// Begins the account where the cursor stands, if it has none in the manifest's present count of numbers.
+    pub(super) fn begin_account(&self, around: impl FnOnce(Seq) -> Around) {
+        let mut kept = self.kept();
+        let around = around(kept.place.cursor);
+        kept.settle(&around);
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Moves the cursor past what is confirmed and has nothing open before it.
+    fn pass_confirmed(&mut self) {
+        let open = self.place.open.iter().map(|open| open.from).min();
+        self.confirmed.sort_by_key(|(bounds, _)| bounds.from);
+        let passed = self.confirmed.partition_point(|(bounds, _)| open.is_none_or(|open| bounds.from < open));
+        for (bounds, tally) in self.confirmed.drain(..passed) {
+            self.place.cursor = self.place.cursor.max(bounds.to);
+            self.place.tally.add(&tally);
+        }
+    }
+
+    fn settle(&mut self, around: &Around) {
+        match &mut self.place.began {
+            Some(began) => {
+                if began.rebase(&mut self.place.tally, around) {
+                    self.written = false;
+                }
+            }
+            None => {
+                let (epoch, given) = (around.epoch, around.behind);
+                self.place.began = Some(Began { epoch, given, ..Began::default() });
+                self.written = false;
+            }
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The open group: where readings wait for the next commit, and where one that was sent twice is noticed.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::Devices;
+use super::accounts::{Accounts, Counters, Refusal};
 use super::policy::{FULL, Group, Waiting};
 use super::types::{Appended, Ticket};
 use super::window::{Seen, Windows};
@@ -30,12 +32,15 @@ struct Open {
     urgent: bool,
     waiting: Waiting,
     windows: Windows,
+    counters: Counters,
+    /// The group that is being written.
+    under_way: Option<Arc<Vec<Reading>>>,
 }
 
 /// A group on its way to the disk.
 pub struct Taken {
     pub ticket: Ticket,
-    pub readings: Vec<Reading>,
+    pub readings: Arc<Vec<Reading>>,
 }
 
 impl Intake {
@@ -49,6 +54,8 @@ impl Intake {
             urgent: false,
             waiting: Waiting::Nobody,
             windows: Windows::default(),
+            counters: Counters::default(),
+            under_way: None,
         };
         Self { open: Mutex::new(open), changed: Notify::new(), room: Notify::new() }
     }
@@ -114,18 +121,40 @@ impl Intake {
         open.urgent = false;
         open.waiting = Waiting::Nobody;
         let spare = std::mem::take(&mut open.spare);
-        let readings = std::mem::replace(&mut open.readings, spare);
+        let readings = Arc::new(std::mem::replace(&mut open.readings, spare));
+        open.under_way = Some(Arc::clone(&readings));
         drop(open);
         self.room.notify_waiters();
         Taken { ticket, readings }
     }
 
-    /// Gives a group's buffer back for the one after next.
-    pub fn give_back(&self, mut buffer: Vec<Reading>) {
-        buffer.clear();
-        // After a burst the memory goes back to the system.
-        buffer.shrink_to(4 * FULL);
-        self.open().spare = buffer;
+    /// The group is on disk; `written` tells its readings as the committer wrote them, sorted by device. Its buffer is
+    /// used again for the group after next.
+    pub fn settle(&self, readings: Arc<Vec<Reading>>, written: &[u64]) {
+        {
+            let mut open = self.open();
+            open.counters.durable(written);
+            open.under_way = None;
+        }
+        // Snapshots look at it under the lock only: nobody else holds it now.
+        if let Some(mut buffer) = Arc::into_inner(readings) {
+            buffer.clear();
+            // After a burst the memory goes back to the system.
+            buffer.shrink_to(4 * FULL);
+            self.open().spare = buffer;
+        }
+    }
+
+    /// Counts what sources did not take.
+    pub fn refuse(&self, refusals: &[Refusal]) {
+        self.open().counters.refused(refusals);
+    }
+
+    /// What became of every reading so far.
+    pub fn accounts(&self, devices: &Devices) -> Accounts {
+        let open = self.open();
+        let under_way = open.under_way.iter().flat_map(|group| group.iter());
+        open.counters.snapshot(open.readings.iter().chain(under_way), devices)
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -137,13 +166,17 @@ impl Open {
     /// Returns whether the commit policy has something to decide now.
     fn append(&mut self, readings: &mut Vec<Reading>, out: &mut Vec<Appended>) -> bool {
         let before = self.readings.len();
+        self.counters.received(readings);
         for reading in readings.drain(..) {
             match self.windows.check(&reading, self.ticket) {
                 Seen::New => {
                     out.push(Appended { ticket: self.ticket, duplicate: false });
                     self.readings.push(reading);
                 }
-                Seen::Before(ticket) => out.push(Appended { ticket, duplicate: true }),
+                Seen::Before(ticket) => {
+                    self.counters.duplicate(reading.device);
+                    out.push(Appended { ticket, duplicate: true });
+                }
             }
         }
         let now = self.readings.len();

@@ -105,6 +105,12 @@ fn is_zero(number: &u32) -> bool {
 pub struct Manifest {
     version: u32,
     pub next_generation: u32,
+    /// Tells counts of numbers apart: another one whenever the manifest had to be made anew.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Numbers given in generations that are not listed any more.
+    #[serde(default)]
+    pub gone: u64,
     pub generations: BTreeMap<u32, Record>,
 }
 
@@ -121,12 +127,22 @@ pub enum Found {
     Damaged(String),
 }
 
+fn gaps_at_end(missing: &[Missing], count: u32) -> impl Iterator<Item = (u32, &Missing)> {
+    (count.saturating_sub(missing.len() as u32)..).zip(missing)
+}
+
+/// Numbers that a thinned generation of `count` readings accounts for before position `n`: its summaries account for
+/// none, the gaps behind them for all, in order.
+pub fn told_by_gaps(missing: &[Missing], count: u32, n: u32) -> u32 {
+    let told = gaps_at_end(missing, count).take_while(|(at, _)| *at < n).last();
+    told.map_or(0, |(_, missing)| missing.last.saturating_add(1))
+}
+
 impl Record {
     /// The gaps of a generation that was thinned, each with its position (as an n): the last ones before its end, in
     /// order. The summaries before them are fewer than the readings were, so that there is always room.
     pub fn gaps_behind_summaries(&self) -> impl Iterator<Item = (u32, &Missing)> {
-        let first = self.count.saturating_sub(self.missing.len() as u32);
-        (first..).zip(&self.missing)
+        gaps_at_end(&self.missing, self.count)
     }
 
     /// Why the numbers from `first` up to `end` are missing, each once: by what is known, else they are lost.
@@ -151,18 +167,6 @@ impl Record {
         }
         if n < end {
             out.push(lost(n, end));
-        }
-    }
-
-    /// Numbers that are accounted for before position `n`. That is `n` where readings are; summaries account for none,
-    /// the gaps behind them for all.
-    pub fn told_before(&self, n: u32) -> u64 {
-        match self.summaries {
-            None => u64::from(n.min(self.count)),
-            Some(_) => {
-                let gaps = self.gaps_behind_summaries().take_while(|(at, _)| *at < n);
-                gaps.map(|(_, missing)| missing.count()).sum()
-            }
         }
     }
 
@@ -194,7 +198,7 @@ impl Missing {
 impl Default for Manifest {
     fn default() -> Self {
         // 0 stays unused, so that a number is never below 2^32: easy to tell from a counter.
-        Self { version: VERSION, next_generation: 1, generations: BTreeMap::new() }
+        Self { version: VERSION, next_generation: 1, epoch: 0, gone: 0, generations: BTreeMap::new() }
     }
 }
 
@@ -219,6 +223,13 @@ impl Manifest {
     pub fn store(&self, disk: &dyn Disk, spool: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         disk.replace(&path(spool), &bytes)
+    }
+
+    /// Takes a generation off the list; how many numbers it gave stays known.
+    pub fn forget(&mut self, number: u32) {
+        if let Some(record) = self.generations.remove(&number) {
+            self.gone += u64::from(record.count);
+        }
     }
 
     /// Which of a generation's databases is the generation.

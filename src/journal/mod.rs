@@ -23,6 +23,7 @@
 //! sealed at about 16 MB, read by the uplinks, and deleted whole when every [`cursor`] has passed it. Numbers are given
 //! at commit, sorted by device within a group. Each start opens a new generation; none is ever reopened for writing.
 
+mod accounts;
 pub mod block;
 mod commit;
 mod cursor;
@@ -36,7 +37,9 @@ mod manifest;
 mod mark;
 mod metrics;
 mod policy;
+mod proof;
 mod spool;
+mod tally;
 mod thin;
 mod told;
 mod types;
@@ -54,14 +57,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+pub use accounts::{Account, Accounts, Refusal};
 pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
+pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
+pub use proof::{Facts, Given, Proof, Readable, unexplained};
 pub use spool::{Encryption, GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
+pub use tally::{Began, Tally, UplinkAccount};
 pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
 pub use types::{
@@ -215,7 +222,11 @@ impl Journal {
             close: watch::Sender::new(false),
             dedupe_window: settings.dedupe_window,
         };
-        Ok((Self { inner: Arc::new(inner) }, recovered, mark))
+        let journal = Self { inner: Arc::new(inner) };
+        for cursor in journal.inner.cursors.list() {
+            journal.begin_account(&cursor);
+        }
+        Ok((journal, recovered, mark))
     }
 
     /// Fills the windows of known stamps from what the last runs stored.
@@ -369,10 +380,41 @@ impl Journal {
     /// When its file cannot be written.
     pub fn uplink(&self, name: &str, start: StartAt) -> Result<UplinkCursor, CursorError> {
         let watermark = *self.inner.watermark.borrow();
-        self.inner.cursors.get(name, || match start {
+        let cursor = self.inner.cursors.get(name, || match start {
             StartAt::Oldest => self.inner.spool.oldest().unwrap_or(watermark),
             StartAt::Now => watermark,
-        })
+        })?;
+        self.begin_account(&cursor);
+        Ok(cursor)
+    }
+
+    fn begin_account(&self, cursor: &UplinkCursor) {
+        let watermark = *self.inner.watermark.borrow();
+        cursor.begin_account(|cursor| self.inner.spool.around(cursor, watermark));
+    }
+
+    /// What became of every reading of this run.
+    pub fn accounts(&self) -> Accounts {
+        self.inner.intake.accounts(&self.inner.devices)
+    }
+
+    /// Counts what a source did not take.
+    pub fn refuse(&self, refusals: &[Refusal]) {
+        if !refusals.is_empty() {
+            self.inner.intake.refuse(refusals);
+        }
+    }
+
+    /// What the manifest and the cursor files say, for the proof.
+    pub fn facts(&self) -> Facts {
+        // The cursors first: what they have passed was durable before.
+        let uplinks = self.inner.cursors.list().iter().map(UplinkCursor::place).collect();
+        Facts { uplinks, ..self.inner.spool.facts(*self.inner.watermark.borrow()) }
+    }
+
+    /// What became of the numbers an uplink was to get.
+    pub fn account(&self, uplink: &UplinkCursor) -> UplinkAccount {
+        uplink.account(|cursor| self.inner.spool.around(cursor, *self.inner.watermark.borrow()))
     }
 
     /// Every uplink that holds a place, whether it is configured or not.

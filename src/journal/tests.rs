@@ -1,3 +1,4 @@
+mod accounts;
 mod keyed;
 
 use std::num::NonZeroU16;
@@ -230,7 +231,7 @@ async fn a_delivered_generation_is_deleted_and_an_undelivered_one_is_not() {
     let head = *running.journal.watch_watermark().borrow();
     let everything = Bounds { from: cursor.cursor(), to: head, fixed_ms: 0 };
     cursor.begin(everything).unwrap();
-    cursor.confirm(everything).unwrap();
+    cursor.confirm(everything, Tally { delivered: 40_000, ..Tally::default() }).unwrap();
     running.journal.keep_house();
     assert_eq!(running.journal.generations().len(), generations.len(), "uplink b still needs them");
     drop(idle);
@@ -266,9 +267,9 @@ async fn confirmations_out_of_order_move_the_cursor_only_past_what_is_whole() {
     let second = Bounds { from: Seq::new(1, 10), to: Seq::new(1, 20), fixed_ms: 0 };
     cursor.begin(first).unwrap();
     cursor.begin(second).unwrap();
-    cursor.confirm(second).unwrap();
+    cursor.confirm(second, Tally::default()).unwrap();
     assert_eq!(cursor.cursor(), Seq::new(1, 0));
-    cursor.confirm(first).unwrap();
+    cursor.confirm(first, Tally::default()).unwrap();
     assert_eq!(cursor.cursor(), Seq::new(1, 20));
     running.stop().await;
 }

@@ -87,7 +87,7 @@ pub enum Entry {
 pub type DeviceCounts = Arc<[(Arc<str>, u64)]>;
 
 /// Why numbers are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapCause {
     /// The storage lost or damaged them.

@@ -14,6 +14,7 @@
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
 mod ack_order;
+mod days;
 mod kill;
 mod outage;
 mod power_cut;

@@ -223,6 +223,8 @@ impl Client {
                     self.welcome = true;
                     self.resume();
                 }
+                // Busy: it has no room now. The connection ends, and the next attempt comes by itself.
+                Packet::ConnAck { .. } => {}
                 Packet::PubAck { id } => {
                     let Some(at) = self.in_flight.iter().position(|f| f.0 == id) else {
                         panic!("{}: PUBACK {id} for nothing under way", self.name);

@@ -20,6 +20,20 @@ pub struct Delivered {
     pub stamp: i64,
     pub bpm: Option<u64>,
     pub rr_ms: Vec<f64>,
+    /// When it was taken, as the line says, ms since the epoch.
+    pub time: i64,
+    pub quality: Option<String>,
+    pub uncertainty_s: Option<f64>,
+}
+
+/// A `gap` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub first: u64,
+    pub last: u64,
+    pub cause: String,
+    /// How many of them each device gave, where the line says so.
+    pub devices: BTreeMap<String, u64>,
 }
 
 /// Everything found in the lake.
@@ -35,6 +49,10 @@ pub struct Lake {
     pub summarised: BTreeMap<u32, BTreeMap<String, u64>>,
     /// The same, as `gap` lines count them.
     pub thinned: BTreeMap<u32, BTreeMap<String, u64>>,
+    /// The same, whole.
+    pub told: Vec<Told>,
+    /// `summary` lines, as they stand.
+    pub summaries: Vec<Value>,
     /// Lines in all, those seen before (an id delivered twice) included.
     pub lines: u64,
     pub defects: Vec<String>,
@@ -71,10 +89,10 @@ impl Lake {
     fn try_take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let id = value["id"].as_str().ok_or("no id")?;
-        // `<spool>-<seq>`, behind which a gap has its last number and a summary its window.
+        // `<spool>-<seq>`, behind which a gap has its last number and a summary its window; a clock line has no number.
         let mut parts = id.split('-');
         let spool = parts.next().ok_or("id without a spool")?;
-        let seq: u64 = parts.next().and_then(|seq| seq.parse().ok()).ok_or("id without a number")?;
+        let seq = parts.next().and_then(|seq| seq.parse::<u64>().ok()).ok_or("id without a number");
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
@@ -89,7 +107,7 @@ impl Lake {
         match kind {
             "" => {
                 let reading = reading(&value)?;
-                self.readings.insert(seq, reading);
+                self.readings.insert(seq?, reading);
             }
             "end" => {
                 let generation = value["generation"].as_u64().ok_or("no generation")?;
@@ -113,6 +131,10 @@ impl Lake {
                         add(&mut self.thinned, generation(first), device, count);
                     }
                 }
+                let devices = value["devices"].as_object().into_iter().flatten();
+                let devices =
+                    devices.map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(u64::MAX))).collect();
+                self.told.push(Told { first, last, cause: cause.to_owned(), devices });
             }
             "summary" => {
                 let device = value["device"].as_str().ok_or("no device")?;
@@ -122,7 +144,8 @@ impl Lake {
                 if !id.ends_with(&format!("-s{window}")) {
                     return Err("a summary whose id does not tell its window".into());
                 }
-                add(&mut self.summarised, generation(seq), device, value["n"].as_u64().ok_or("no n")?);
+                add(&mut self.summarised, generation(seq?), device, value["n"].as_u64().ok_or("no n")?);
+                self.summaries.push(value);
             }
             "clock" | "alert" => {}
             other => return Err(format!("unknown type {other}")),
@@ -204,7 +227,11 @@ fn generation(seq: u64) -> u32 {
 
 fn reading(value: &Value) -> Result<Delivered, String> {
     let stamp = value.get("device_time").unwrap_or(&value["time"]);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     Ok(Delivered {
+        time: value["time"].as_str().and_then(epoch_ms).ok_or("a time that is not RFC 3339 UTC")?,
+        quality: text(&value["time_quality"]),
+        uncertainty_s: value["uncertainty_s"].as_f64(),
         device: value["device"].as_str().ok_or("no device")?.to_owned(),
         stamp: epoch_ms(stamp.as_str().ok_or("no time")?).ok_or("a time that is not RFC 3339 UTC")?,
         bpm: value.get("bpm").map(|v| v.as_u64().ok_or("bpm is not a number")).transpose()?,

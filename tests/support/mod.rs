@@ -10,6 +10,7 @@ pub mod process;
 pub mod rng;
 pub mod straps;
 pub mod wire;
+pub mod world;
 
 use std::time::{Duration, UNIX_EPOCH};
 

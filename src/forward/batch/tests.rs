@@ -188,6 +188,8 @@ fn a_thinned_generation_is_cut_anywhere_and_each_line_comes_once() {
     fill(&mut lines, &entries, seq(0), Until::Bytes(1 << 20));
     let members = lines.encode(bounds(seq(0), Seq::new(2, 0)), &mut json(), 1 << 20).unwrap();
     assert_eq!(ids(&members), whole);
+    let told = [(GapCause::Thinned, 17), (GapCause::Lost, 3)].into();
+    assert_eq!(lines.tally(), Tally { delivered: 0, told }, "numbers, not positions");
 }
 
 #[test]

@@ -45,7 +45,22 @@ pub struct Verified {
     pub missing: u64,
     /// Readings in values that are whole, and sealed with a key that is not at hand.
     pub sealed: u64,
+    /// Ranges of numbers that can be read, both ends included.
+    pub found: Vec<(u32, u32)>,
     pub damaged: Vec<(u32, BlockError)>,
+}
+
+impl Verified {
+    /// The numbers from `first` to before `end` were read.
+    fn found(&mut self, first: u32, end: u32) {
+        if end <= first {
+            return;
+        }
+        match self.found.last_mut() {
+            Some((_, last)) if last.saturating_add(1) == first => *last = end - 1,
+            _ => self.found.push((first, end - 1)),
+        }
+    }
 }
 
 impl Spool {
@@ -116,7 +131,7 @@ impl Spool {
                 continue;
             }
             remove_dir(&self.dir_of(&state, number))?;
-            state.manifest.generations.remove(&number);
+            state.manifest.forget(number);
             state.delivered.remove(&number);
             state.handles.remove(&number);
         }
@@ -204,6 +219,7 @@ impl Spool {
                     Ok(header) => {
                         verified.readings += u64::from(header.count);
                         n = stored.first_n + header.count;
+                        verified.found(stored.first_n, n);
                     }
                     Err(error) => {
                         verified.damaged.push((stored.first_n, error));

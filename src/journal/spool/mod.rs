@@ -10,6 +10,7 @@
 //!   quarantine/     what could not be opened
 //! ```
 
+mod account;
 mod head;
 mod house;
 mod keyed;
@@ -167,7 +168,7 @@ impl Spool {
                 State::Open => self.recover_head(&mut state, number, mark, recovered)?,
                 State::Dead => {
                     remove_dir(&self.dir_of(&state, number))?;
-                    state.manifest.generations.remove(&number);
+                    state.manifest.forget(number);
                 }
                 State::Sealed | State::Void | State::Quarantined | State::Evicted => {}
             }
@@ -370,7 +371,9 @@ fn directory(name: &std::ffi::OsStr) -> Option<(u32, u32)> {
 
 /// A manifest from what lies in the directory: every generation found is treated as if it had been open.
 fn rebuild(dir: &Path, name: &str, recovered: &mut Recovered) -> io::Result<Manifest> {
+    // Without randomness an uplink's account may not notice that the count begins anew; then it says that it does not add up.
     let mut manifest = Manifest::default();
+    manifest.epoch = getrandom::u32().unwrap_or(0);
     for entry in fs::read_dir(dir.join(LANE))? {
         let Some((number, revision)) = directory(&entry?.file_name()) else { continue };
         // Of two databases the older one is whole: it goes only after the newer one has taken its place.

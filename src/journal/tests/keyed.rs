@@ -1,6 +1,7 @@
 //! Encryption at rest, in a journal that lives, dies and changes its keys.
 
 use super::*;
+use crate::journal::tally::Tally;
 
 const KEYS: &str = "keys";
 
@@ -151,7 +152,7 @@ async fn a_lost_key_is_told_stops_nothing_new_and_what_it_sealed_is_kept_until_i
     let to = *running.journal.watch_watermark().borrow();
     let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
     cursor.begin(bounds).unwrap();
-    cursor.confirm(bounds).unwrap();
+    cursor.confirm(bounds, Tally::default()).unwrap();
     running.journal.keep_house();
     let numbers: Vec<u32> = running.journal.generations().iter().map(|g| g.generation).collect();
     assert!(numbers.len() <= 1 + KEPT_DELIVERED + 1 && numbers[0] == 1, "{numbers:?}");

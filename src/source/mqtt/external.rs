@@ -27,7 +27,7 @@ use super::refused::{Refused, Ring};
 use super::tls::{self, TlsError};
 use crate::clock::{Clock, Stamp};
 use crate::config;
-use crate::journal::{Appended, Journal, Ticket};
+use crate::journal::{Appended, Journal, Refusal, Ticket};
 use crate::reading::{DeviceId, Reading, Source};
 
 /// Messages between the connection and the journal; the broker's own in-flight limit is far below it.
@@ -258,6 +258,8 @@ async fn poll_events(
 struct Collector {
     topics: HashMap<String, Option<(Route, Option<DeviceId>)>>,
     readings: Vec<Reading>,
+    /// Payloads that were not taken, for the journal's accounts.
+    refusals: Vec<Refusal>,
     appended: Vec<Appended>,
     pending: VecDeque<(Option<Ticket>, Publish)>,
 }
@@ -279,6 +281,8 @@ impl Collector {
             staged.push((self.readings.len() - before, publish));
         }
         self.appended.clear();
+        source.journal.refuse(&self.refusals);
+        self.refusals.clear();
         if !self.readings.is_empty() {
             source.metrics.readings.inc_by(self.readings.len() as u64);
             source.state.readings.fetch_add(self.readings.len() as u64, Ordering::Relaxed);
@@ -296,7 +300,7 @@ impl Collector {
     }
 
     fn decode(&mut self, publish: &Publish, now: Stamp, source: &External) {
-        let Self { topics, readings, .. } = self;
+        let Self { topics, readings, refusals, .. } = self;
         if topics.len() >= TOPICS && !topics.contains_key(&publish.topic) {
             topics.clear();
         }
@@ -330,6 +334,7 @@ impl Collector {
             }
             Ok(()) => {}
             Err(error) => {
+                refusals.push((*device, 1));
                 let cause = error.cause.as_str();
                 Metrics::count(&source.metrics.unreadable, cause);
                 ring.push(now.wall_ms, name, publish.topic.as_bytes(), &publish.payload, cause);

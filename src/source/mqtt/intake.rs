@@ -18,7 +18,7 @@ use super::router::Hub;
 use super::session::Wait;
 use super::topic;
 use crate::clock::Stamp;
-use crate::journal::{Appended, Journal};
+use crate::journal::{Appended, Journal, Refusal};
 use crate::reading::{DeviceId, Reading, Source};
 
 /// Topics remembered per connection; beyond it the memory starts anew.
@@ -100,6 +100,8 @@ pub(crate) struct Intake {
     aliases: Vec<Option<Box<[u8]>>>,
     staged: Vec<Staged>,
     readings: Vec<Reading>,
+    /// Payloads that were not taken, for the journal's accounts.
+    refusals: Vec<Refusal>,
     appended: Vec<Appended>,
     held_bytes: usize,
 }
@@ -110,7 +112,7 @@ impl Intake {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.staged.is_empty()
+        self.staged.is_empty() && self.refusals.is_empty()
     }
 
     /// Reads one publish into the staging area.
@@ -147,6 +149,7 @@ impl Intake {
         let outcome = match verdict {
             Verdict::Denied => {
                 means.metrics.denied.inc();
+                refuse(&mut self.refusals, None);
                 if means.version == Version::V4 {
                     return Err(Rejected::NotAuthorized);
                 }
@@ -159,7 +162,11 @@ impl Intake {
                 Outcome::Settled(Wait::Refused(reason))
             }
             Verdict::Readings { route, device, own } => {
-                decode(route, *device, *own, publish, name, means, &mut self.readings)
+                let outcome = decode(route, *device, *own, publish, name, means, &mut self.readings);
+                if matches!(outcome, Outcome::Settled(_)) {
+                    refuse(&mut self.refusals, *device);
+                }
+                outcome
             }
         };
         let refused = matches!(
@@ -187,6 +194,8 @@ impl Intake {
     ) {
         metrics.publishes.inc_by(self.staged.len() as u64);
         self.appended.clear();
+        journal.refuse(&self.refusals);
+        self.refusals.clear();
         if !self.readings.is_empty() {
             metrics.readings.inc_by(self.readings.len() as u64);
             journal.append(&mut self.readings, &mut self.appended).await;
@@ -260,6 +269,14 @@ impl Intake {
         self.names.insert(name.into(), self.last);
         self.verdicts.push((name.into(), verdict));
         Ok(self.last)
+    }
+}
+
+/// Notes a payload that was not taken.
+fn refuse(refusals: &mut Vec<Refusal>, device: Option<DeviceId>) {
+    match refusals.last_mut() {
+        Some((last, count)) if *last == device => *count += 1,
+        _ => refusals.push((device, 1)),
     }
 }
 

@@ -1,0 +1,283 @@
+//! One day: a gateway with its state on a disk of its own and two uplinks, clients that publish, and what happens to
+//! them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::band::Bands;
+use super::fault::Fault;
+use super::judge::{self, Evidence, Verdict};
+use crate::kill::STOP;
+use crate::support::daemon::{Daemon, Setup, binary};
+use crate::support::env_number;
+use crate::support::fleet::Fleet;
+use crate::support::lake::Lake;
+use crate::support::loopdev::LoopDisk;
+use crate::support::rng::Rng;
+use crate::support::world::World;
+
+/// Straps with a clock of their own, and what they publish together.
+const STRAPS: usize = 20;
+const PER_SECOND: f64 = 1_500.0;
+/// Bands without one, and what each of them publishes.
+const BANDS: usize = 4;
+const BAND_PER_SECOND: f64 = 20.0;
+const DISK_MIB: u64 = 192;
+/// Names of the uplinks; each has a lake of its own.
+const UPLINKS: [&str; 2] = ["directory", "second"];
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// What has struck so far: it decides which causes may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hit {
+    /// Bytes of the journal were changed or cut off.
+    Damage,
+    DiskFull,
+    /// The quota drops whole generations.
+    Evicts,
+    /// The quota replaces generations by summaries.
+    Thins,
+    /// The wall clock was wrong at times.
+    Clock,
+}
+
+pub struct Day {
+    pub rng: Rng,
+    pub setup: Setup,
+    pub disk: LoopDisk,
+    pub world: World,
+    pub hit: BTreeSet<Hit>,
+    /// How often each fault struck.
+    pub struck: BTreeMap<&'static str, u32>,
+    daemon: Option<Daemon>,
+    straps: Option<Fleet>,
+    bands: Option<Bands>,
+    /// Faults until each uplink works again.
+    blocked: [u32; 2],
+    root: PathBuf,
+}
+
+impl Day {
+    /// `None`, with the reason printed, where there are no loop devices and that is accepted.
+    pub fn begin(root: &Path, mut rng: Rng) -> Option<Self> {
+        let disk = match LoopDisk::new(root, DISK_MIB) {
+            Ok(disk) => disk,
+            Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
+                println!("SKIPPED: days of faults are not tested here: {why}");
+                return None;
+            }
+            Err(why) => panic!(
+                "days of faults need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
+            ),
+        };
+        let mut setup = Setup::new(root);
+        setup.state_dir = disk.mount.join("state");
+        setup.max_age = "300ms".into();
+        let mut hit = BTreeSet::new();
+        setup.extra = extra(root, &mut rng, &mut hit);
+        for uplink in 0..UPLINKS.len() {
+            fs::create_dir_all(root.join(format!("taken-{uplink}"))).expect("make a lake");
+            aim(root, uplink, &format!("taken-{uplink}"));
+        }
+        fs::write(root.join("in-the-way"), b"not a directory\n").expect("write");
+        setup.lake = root.join("lake-0");
+        let world = World::new(&root.join("world"), &mut rng);
+        let straps = Fleet::start(setup.mqtt, STRAPS, PER_SECOND, Rng::new(rng.next()));
+        let bands = Bands::start(setup.mqtt, BANDS, BAND_PER_SECOND, Rng::new(rng.next()));
+        let mut day = Self {
+            rng,
+            setup,
+            disk,
+            world,
+            hit,
+            struck: BTreeMap::new(),
+            daemon: None,
+            straps: Some(straps),
+            bands: Some(bands),
+            blocked: [0; 2],
+            root: root.to_owned(),
+        };
+        day.start();
+        Some(day)
+    }
+
+    /// `FOGBEAT_DAY_FAULTS` faults (14).
+    pub fn live(&mut self) {
+        for _ in 0..env_number("FOGBEAT_DAY_FAULTS", 14) {
+            let fault = Fault::draw(self);
+            *self.struck.entry(fault.name()).or_default() += 1;
+            fault.strike(self);
+            self.account();
+            for uplink in 0..UPLINKS.len() {
+                if self.blocked[uplink] > 0 {
+                    self.blocked[uplink] -= 1;
+                    if self.blocked[uplink] == 0 {
+                        aim(&self.root, uplink, &format!("taken-{uplink}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Readings come in for a while.
+    pub fn load(&mut self, least_ms: u64, most_ms: u64) {
+        self.pause(least_ms * 1000, most_ms * 1000);
+        if let Some(status) = self.daemon.as_mut().and_then(Daemon::ended) {
+            panic!("fogbeat ended by itself with {status}\n{}", self.setup.log_tail());
+        }
+    }
+
+    pub fn pause(&mut self, least_us: u64, most_us: u64) {
+        std::thread::sleep(Duration::from_micros(self.rng.between(least_us, most_us)));
+    }
+
+    /// Makes an uplink refuse for the length of some faults.
+    pub fn block(&mut self, uplink: usize, faults: u32) {
+        self.blocked[uplink] = faults;
+        aim(&self.root, uplink, "in-the-way");
+    }
+
+    pub fn spawn(&mut self) {
+        // Groups that are committed at once, and groups that stay open for a while.
+        self.setup.commit_interval = ["0ms", "0ms", "100ms", "500ms"][self.rng.between(0, 4) as usize].into();
+        let under = self.world.under();
+        let mut command = self.setup.command(&under.iter().map(String::as_str).collect::<Vec<_>>());
+        self.world.around(&mut command);
+        self.daemon = Some(Daemon::spawn(command, &self.setup));
+    }
+
+    pub fn start(&mut self) {
+        self.spawn();
+        if let Some(daemon) = &mut self.daemon {
+            daemon.wait_ready();
+        }
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill();
+        }
+    }
+
+    /// The disk loses power; what is not on it by then is gone. The process ends a moment later.
+    pub fn power_cut(&mut self) {
+        self.disk.cut().expect("cut the power");
+        self.pause(0, 150_000);
+        self.kill();
+        self.disk.restore().expect("bring the disk back");
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            let status = daemon.terminate(STOP);
+            assert!(status.success(), "a clean stop ended with {status}\n{}", self.setup.log_tail());
+        }
+    }
+
+    /// Asks the running gateway, by the command people use.
+    pub fn status(&self) -> Value {
+        let answer = self.ask(&["status", "--json"]);
+        assert!(answer.1, "fogbeat status failed: {}\n{}", answer.2, self.setup.log_tail());
+        answer.0
+    }
+
+    fn ask(&self, words: &[&str]) -> (Value, bool, String) {
+        let out = Command::new(binary())
+            .args(words)
+            .arg("--config")
+            .arg(&self.setup.config)
+            .output()
+            .expect("run fogbeat");
+        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        (serde_json::from_slice(&out.stdout).unwrap_or_default(), out.status.success(), told)
+    }
+
+    /// Readings made durable in this run.
+    pub fn durable(&self) -> u64 {
+        self.status()["accounts"]["run"]["total"]["durable"].as_u64().expect("a count")
+    }
+
+    /// At any moment the gateway's own sums hold, readings on their way included.
+    fn account(&self) {
+        let accounts = &self.status()["accounts"];
+        assert_eq!(accounts["adds_up"], true, "the gateway's accounts do not add up: {accounts:#}");
+    }
+
+    /// The last act: everything works again, everything is acknowledged and delivered, and all parties are asked.
+    pub fn end(mut self) -> Verdict {
+        for uplink in 0..UPLINKS.len() {
+            aim(&self.root, uplink, &format!("taken-{uplink}"));
+        }
+        // Waits of the last outage and an open generation end with a restart.
+        self.stop();
+        self.start();
+        std::thread::sleep(Duration::from_millis(500));
+        let straps = self.straps.take().expect("the straps").settle();
+        let bands = self.bands.take().expect("the bands").settle();
+        self.drain();
+        self.account();
+        self.stop();
+        // A short life ends the generation that was the head.
+        self.start();
+        self.drain();
+        self.stop();
+        let (proof, sound, told) = self.ask(&["journal", "verify", "--json"]);
+        let evidence = Evidence { straps: &straps, bands: &bands, hit: &self.hit };
+        let mut verdict = Verdict::default();
+        for (uplink, name) in UPLINKS.iter().enumerate() {
+            let lake = Lake::read(&self.root.join(format!("taken-{uplink}")));
+            let account =
+                proof["uplinks"].as_array().and_then(|all| all.iter().find(|p| p["uplink"] == *name));
+            let judged = judge::judge(&evidence, &lake, account.unwrap_or(&Value::Null));
+            verdict.add(name, judged);
+        }
+        if !sound && !self.hit.contains(&Hit::Damage) {
+            verdict.faults.push(format!("journal verify failed: {told}"));
+        }
+        verdict
+    }
+
+    /// Waits until every uplink has confirmed everything.
+    fn drain(&self) {
+        let since = Instant::now();
+        loop {
+            let status = self.status();
+            let uplinks = status["accounts"]["uplinks"].as_array().expect("the uplinks");
+            let empty = |u: &Value| u["queued"] == 0;
+            if uplinks.len() == UPLINKS.len() && uplinks.iter().all(empty) {
+                return;
+            }
+            assert!(
+                since.elapsed() < DRAIN,
+                "not drained after {DRAIN:?}: {:#}\n{}",
+                status["accounts"]["uplinks"],
+                self.setup.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Points an uplink's lake somewhere else, in one step.
+fn aim(root: &Path, uplink: usize, target: &str) {
+    let fresh = root.join(format!("lake-{uplink}.new"));
+    // A leftover of an earlier attempt.
+    let _ = fs::remove_file(&fresh);
+    symlink(root.join(target), &fresh).expect("make a link");
+    fs::rename(&fresh, root.join(format!("lake-{uplink}"))).expect("turn the link");
+}
+
+/// The rest of the configuration.
+fn extra(root: &Path, _rng: &mut Rng, _hit: &mut BTreeSet<Hit>) -> String {
+    let second = root.join("lake-1");
+    format!(
+        "[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n[clock]\ntrust = \"always\"\n",
+        second.display()
+    )
+}

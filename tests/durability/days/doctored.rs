@@ -1,0 +1,172 @@
+//! The judge of a day, judged: ledgers, delivered lines and accounts with one fault each must be noticed.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::band::Unstamped;
+use super::day::Hit;
+use super::judge::{Evidence, Verdict, judge};
+use crate::support::fleet::Account;
+use crate::support::lake::{Lake, Sent};
+
+const STAMP: i64 = 1_790_000_000_000;
+const G: u64 = 1 << 32;
+
+/// A small day: generation 1 gave five numbers, of which one was lost; one band without a clock.
+struct Small {
+    straps: Account,
+    bands: Vec<Unstamped>,
+    hit: BTreeSet<Hit>,
+    lines: Vec<Value>,
+    account: Value,
+}
+
+impl Small {
+    fn new() -> Self {
+        let sent = |n: i64| Sent {
+            device: "strap-00".into(),
+            stamp: STAMP + n,
+            bpm: 72,
+            rr_ms: vec![833.0],
+            acked: true,
+        };
+        let line = |n: u64| {
+            json!({"id": format!("s-{}", G + n), "device": "strap-00", "time": format!("2026-09-21T14:13:20.00{n}Z"),
+                "time_quality": "device", "bpm": 72, "rr_ms": [833]})
+        };
+        let lines = vec![
+            line(0),
+            line(1),
+            json!({"id": format!("s-{}-{}", G + 2, G + 2), "type": "gap", "first_seq": G + 2, "last_seq": G + 2,
+                "cause": "lost", "devices": {"strap-00": 1}}),
+            line(3),
+            json!({"id": format!("s-{}", G + 4), "device": "band-00", "time": "2026-09-21T14:13:21.000Z", "bpm": 72,
+                "rr_ms": [600, 601, 602]}),
+            json!({"id": format!("s-{}", G + 5), "type": "end", "generation": 1, "count": 5}),
+        ];
+        Self {
+            straps: Account { readings: (0..4).map(sent).collect(), ..Account::default() },
+            bands: vec![Unstamped {
+                device: "band-00".into(),
+                rr_ms: vec![600.0, 601.0, 602.0],
+                first_ms: STAMP + 990,
+                acked_ms: Some(STAMP + 1_010),
+                sends: 1,
+            }],
+            hit: [Hit::Damage].into(),
+            lines,
+            account: json!({"adds_up": true, "durable": 5, "delivered": 4, "told": {"lost": 1}, "readable": 0,
+                "delivered_earlier": 0}),
+        }
+    }
+
+    fn judge(&self) -> Verdict {
+        let mut lake = Lake::default();
+        self.lines.iter().for_each(|line| lake.take(&line.to_string()));
+        let evidence = Evidence { straps: &self.straps, bands: &self.bands, hit: &self.hit };
+        judge(&evidence, &lake, &self.account)
+    }
+}
+
+#[test]
+fn a_day_that_adds_up_passes() {
+    let verdict = Small::new().judge();
+    assert_eq!(verdict.faults, Vec::<String>::new());
+    assert_eq!((verdict.acked, verdict.delivered, verdict.told("lost"), verdict.unexplained), (5, 4, 1, 0));
+    // Two batches hold the same line: the answer to the first was lost.
+    let mut small = Small::new();
+    small.lines.push(small.lines[0].clone());
+    assert_eq!(small.judge().faults, Vec::<String>::new());
+}
+
+#[test]
+fn every_way_a_day_can_fail_is_noticed() {
+    type Doctoring = fn(&mut Small);
+    let cases: &[(&str, Doctoring)] = &[
+        ("numbers without explanation", |s| drop(s.lines.remove(1))),
+        ("acknowledged readings are missing", |s| {
+            drop(s.lines.remove(1));
+            s.lines.last_mut().unwrap()["count"] = json!(5);
+        }),
+        ("are missing, 1 were told", |s| {
+            s.straps.readings.push(Sent { stamp: STAMP + 9, ..s.straps.readings[0].clone() })
+        }),
+        ("strap-00: 1 readings are missing, 0 were told", |s| {
+            s.lines[2]["devices"] = json!({"strap-07": 1});
+        }),
+        ("only 0 readings are", |s| drop(s.straps.readings.remove(2))),
+        ("id with two contents", |s| {
+            let mut other = s.lines[0].clone();
+            other["bpm"] = json!(73);
+            s.lines.push(other);
+        }),
+        ("altered", |s| s.lines[1]["rr_ms"] = json!([834])),
+        ("nobody sent", |s| s.lines[1]["time"] = json!("2026-09-21T14:13:29Z")),
+        ("not believed", |s| drop(s.lines[1].as_object_mut().unwrap().remove("time_quality"))),
+        ("a time that is not true", |s| s.lines[4]["time"] = json!("2026-09-21T15:13:21.000Z")),
+        ("a time that is not true", |s| {
+            s.lines[4]["time"] = json!("1970-01-01T00:00:21.000Z");
+            s.lines[4]["time_quality"] = json!("repaired");
+            s.lines[4]["uncertainty_s"] = json!(3600);
+        }),
+        ("has no end line", |s| drop(s.lines.pop())),
+        ("but 4 was delivered", |s| s.lines[5]["count"] = json!(4)),
+        ("two counts", |s| {
+            let mut other = s.lines[5].clone();
+            other["id"] = json!("s-9");
+            other["count"] = json!(6);
+            s.lines.push(other);
+        }),
+        ("nothing of the kind happened", |s| s.hit.clear()),
+        ("nothing of the kind happened", |s| s.lines[2]["cause"] = json!("evicted")),
+        ("nothing of the kind happened", |s| s.lines[2]["cause"] = json!("misplaced")),
+        ("were told as evicted and delivered", |s| {
+            s.lines[2]["cause"] = json!("evicted");
+            s.lines[2]["first_seq"] = json!(G + 1);
+        }),
+        ("overlap", |s| {
+            let mut other = s.lines[2].clone();
+            other["id"] = json!("s-1-2");
+            other["cause"] = json!("thinned");
+            s.lines.push(other);
+        }),
+        ("never answered", |s| s.straps.unacknowledged = 1),
+        ("never answered", |s| s.bands[0].acked_ms = None),
+        ("several spools", |s| s.lines[0]["id"] = json!(format!("t-{G}"))),
+        ("does not add up", |s| s.account["adds_up"] = json!(false)),
+        ("does not add up", |s| s.account = Value::Null),
+        ("says 6 given", |s| s.account["durable"] = json!(6)),
+        ("says 5 delivered", |s| s.account["delivered"] = json!(5)),
+        ("says 0 told", |s| s.account["told"] = json!({})),
+        ("readable and not delivered", |s| s.account["readable"] = json!(1)),
+    ];
+    for (expected, doctoring) in cases {
+        let mut small = Small::new();
+        doctoring(&mut small);
+        let faults = small.judge().faults;
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}: {faults:?}");
+    }
+}
+
+#[test]
+fn a_stamped_reading_stored_twice_is_a_fault_where_nothing_was_forgotten() {
+    let twice = |hit: BTreeSet<Hit>| {
+        let mut small = Small::new();
+        small.hit = hit;
+        // The third reading, told as lost, came again; and so did the second, which was not.
+        small.lines[3] = small.lines[1].clone();
+        small.lines[3]["id"] = json!(format!("s-{}", G + 3));
+        small.straps.readings.remove(3);
+        small.straps.sent_again = 1;
+        small.judge().faults
+    };
+    assert!(twice([Hit::DiskFull].into()).iter().any(|fault| fault.contains("stored 2 times")));
+    assert!(!twice([Hit::Damage].into()).iter().any(|fault| fault.contains("stored 2 times")));
+    // A band cannot be recognised, but it is not stored more often than it sent.
+    let mut small = Small::new();
+    small.lines.insert(5, small.lines[4].clone());
+    small.lines[5]["id"] = json!(format!("s-{}", G + 5));
+    small.lines[6]["count"] = json!(6);
+    assert!(small.judge().faults.iter().any(|fault| fault.contains("stored 2 times")));
+}

@@ -1,0 +1,337 @@
+//! The verdict on a day: the clients' ledgers, the delivered files and the gateway's own account, held together.
+//!
+//! All clients go on until everything is acknowledged, so that in the end each reading is either delivered or missing,
+//! and what is missing must be told: device by device where the `gap` lines say so, else in the sum. A reading that was
+//! told as missing may have come again (its acknowledgement was lost, and with the stored copy the memory of it), so
+//! that more may be told than is missing, but not by more than was sent more than once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::band::Unstamped;
+use super::day::Hit;
+use crate::support::fleet::Account;
+use crate::support::lake::{Delivered, Lake};
+
+/// How far a gateway's time may be off beyond what it admits: the way through the socket and the clocks' grain.
+const SLACK_MS: f64 = 50.0;
+
+/// What the clients know, and what happened.
+pub struct Evidence<'a> {
+    pub straps: &'a Account,
+    pub bands: &'a [Unstamped],
+    pub hit: &'a BTreeSet<Hit>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    pub acked: u64,
+    /// By the uplink that has fewest.
+    pub delivered: u64,
+    /// Numbers told as missing, by cause, over all uplinks.
+    pub told: BTreeMap<String, u64>,
+    /// Readings that came under a second id.
+    pub again: u64,
+    /// Readings and numbers that nothing explains: must be 0.
+    pub unexplained: u64,
+    pub faults: Vec<String>,
+}
+
+impl Verdict {
+    pub fn told(&self, cause: &str) -> u64 {
+        self.told.get(cause).copied().unwrap_or(0)
+    }
+
+    pub fn add(&mut self, uplink: &str, other: Self) {
+        self.delivered = if self.acked == 0 { other.delivered } else { self.delivered.min(other.delivered) };
+        self.acked = other.acked;
+        for (cause, count) in other.told {
+            *self.told.entry(cause).or_default() += count;
+        }
+        self.again += other.again;
+        self.unexplained += other.unexplained;
+        self.faults.extend(other.faults.into_iter().map(|fault| format!("uplink {uplink}: {fault}")));
+    }
+}
+
+/// One reading as its client knows it.
+struct Known<'a> {
+    device: &'a str,
+    what: String,
+    copies: Vec<&'a Delivered>,
+}
+
+/// Judges what one uplink delivered.
+pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
+    let mut verdict = Verdict { faults: lake.defects.clone(), ..Verdict::default() };
+    if lake.spools.len() > 1 {
+        verdict.faults.push(format!("several spools: {:?}", lake.spools));
+    }
+    let unanswered =
+        evidence.straps.unacknowledged + evidence.bands.iter().filter(|band| band.acked_ms.is_none()).count();
+    if unanswered > 0 {
+        verdict.faults.push(format!("{unanswered} publishes were never answered"));
+    }
+    verdict.delivered = lake.readings.len() as u64;
+    let known = known(evidence, lake, &mut verdict);
+    verdict.acked = known.len() as u64;
+    let numbers = Numbers::of(lake, &mut verdict);
+    copies(evidence, &known, &mut verdict);
+    missing(evidence, lake, &known, &numbers, &mut verdict);
+    causes(evidence, &numbers, &mut verdict);
+    accounts(lake, account, &numbers, &mut verdict);
+    verdict
+}
+
+/// Finds each reading's delivered copies and compares every one of them.
+fn known<'a>(evidence: &'a Evidence<'_>, lake: &'a Lake, verdict: &mut Verdict) -> Vec<Known<'a>> {
+    let mut stamped: HashMap<(&str, i64), Vec<&Delivered>> = HashMap::new();
+    let mut bare: HashMap<(&str, String), Vec<&Delivered>> = HashMap::new();
+    for reading in lake.readings.values() {
+        if reading.device.starts_with("band-") {
+            bare.entry((&reading.device, format!("{:?}", reading.rr_ms))).or_default().push(reading);
+        } else {
+            stamped.entry((&reading.device, reading.stamp)).or_default().push(reading);
+        }
+    }
+    let mut known = Vec::new();
+    for sent in &evidence.straps.readings {
+        let copies = stamped.remove(&(sent.device.as_str(), sent.stamp)).unwrap_or_default();
+        for copy in &copies {
+            if copy.bpm != Some(sent.bpm) || copy.rr_ms != sent.rr_ms {
+                verdict.faults.push(format!("altered: sent {sent:?}, delivered {copy:?}"));
+            }
+            if copy.quality.as_deref() != Some("device") {
+                verdict.faults.push(format!("a plausible stamp was not believed: {copy:?}"));
+            }
+        }
+        known.push(Known { device: &sent.device, what: format!("{} {}", sent.device, sent.stamp), copies });
+    }
+    for sent in evidence.bands {
+        let copies = bare.remove(&(sent.device.as_str(), format!("{:?}", sent.rr_ms))).unwrap_or_default();
+        for copy in &copies {
+            if copy.bpm != Some(72) {
+                verdict.faults.push(format!("altered: sent {sent:?}, delivered {copy:?}"));
+            }
+            verdict.faults.extend(untrue(sent, copy));
+        }
+        known.push(Known { device: &sent.device, what: format!("{} {:?}", sent.device, sent.rr_ms), copies });
+    }
+    let strangers = stamped.values().chain(bare.values()).flatten().count() as u64;
+    if strangers > 0 {
+        verdict.unexplained += strangers;
+        let one = stamped.values().chain(bare.values()).flatten().next();
+        verdict.faults.push(format!("{strangers} delivered readings that nobody sent, one of them {one:?}"));
+    }
+    known
+}
+
+/// A reading without a stamp was taken after it was first sent and before it was acknowledged, whatever the gateway's
+/// clock said at the time; a line may say that it does not know.
+fn untrue(sent: &Unstamped, copy: &Delivered) -> Option<String> {
+    if copy.quality.as_deref() == Some("unsynced") {
+        return None;
+    }
+    let slack = (SLACK_MS + copy.uncertainty_s.unwrap_or(0.0) * 1000.0).ceil() as i64;
+    let earliest = sent.first_ms - slack;
+    let latest = sent.acked_ms? + slack;
+    (!(earliest..=latest).contains(&copy.time))
+        .then(|| format!("a time that is not true: {copy:?}, sent as {sent:?}"))
+}
+
+/// Where every number of every generation went.
+#[derive(Default)]
+struct Numbers {
+    /// Given in all, as the generations' ends say.
+    given: u64,
+    /// Told as missing and not delivered, by cause.
+    told: BTreeMap<String, u64>,
+    /// Told as missing although it had been delivered before: its confirmation was lost in a crash, and the stored copy
+    /// by damage before it could be sent again.
+    told_and_delivered: u64,
+}
+
+impl Numbers {
+    fn of(lake: &Lake, verdict: &mut Verdict) -> Self {
+        let mut numbers = Self::default();
+        let mut gaps: Vec<(u64, u64, &str)> =
+            lake.told.iter().map(|gap| (gap.first, gap.last, gap.cause.as_str())).collect();
+        gaps.sort_unstable();
+        gaps.dedup();
+        for pair in gaps.windows(2) {
+            if pair[1].0 <= pair[0].1 {
+                verdict.faults.push(format!("gaps that overlap: {pair:?}"));
+            }
+        }
+        for (first, last, cause) in &gaps {
+            let there = lake.readings.range(first..=last).count() as u64;
+            numbers.told_and_delivered += there;
+            *numbers.told.entry((*cause).to_owned()).or_default() += last - first + 1 - there;
+            if there > 0 && *cause != "lost" {
+                verdict
+                    .faults
+                    .push(format!("{there} numbers of {first} to {last} were told as {cause} and delivered"));
+            }
+        }
+        let newest = [
+            lake.ends.keys().next_back().copied(),
+            lake.readings.keys().next_back().map(|seq| (seq >> 32) as u32),
+            gaps.last().map(|gap| (gap.1 >> 32) as u32),
+        ];
+        let newest = newest.into_iter().flatten().max().unwrap_or(0);
+        for generation in 1..=newest {
+            let base = u64::from(generation) << 32;
+            let Some(&count) = lake.ends.get(&generation) else {
+                verdict.faults.push(format!("generation {generation} has no end line"));
+                continue;
+            };
+            numbers.given += count;
+            let there: BTreeSet<u64> =
+                lake.readings.range(base..base + (1 << 32)).map(|(seq, _)| seq - base).collect();
+            if let Some(n) = there.last().filter(|n| **n >= count) {
+                verdict.unexplained += 1;
+                verdict
+                    .faults
+                    .push(format!("generation {generation} ended with {count}, but {n} was delivered"));
+            }
+            let explained = |n: u64| gaps.iter().any(|gap| gap.0 <= base + n && base + n <= gap.1);
+            let missing: Vec<u64> = (0..count).filter(|n| !there.contains(n) && !explained(*n)).collect();
+            if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+                verdict.unexplained += missing.len() as u64;
+                verdict.faults.push(format!(
+                    "generation {generation}, count {count}: {} numbers without explanation, {first} to {last}",
+                    missing.len()
+                ));
+            }
+        }
+        verdict.told = numbers.told.clone();
+        numbers
+    }
+}
+
+/// A reading has one id, unless the memory of it was damaged or dropped, or it carries no stamp to be known by.
+fn copies(evidence: &Evidence<'_>, known: &[Known<'_>], verdict: &mut Verdict) {
+    let forgetful = [Hit::Damage, Hit::Evicts, Hit::Thins].iter().any(|hit| evidence.hit.contains(hit));
+    let sends: HashMap<(&str, String), usize> = evidence
+        .bands
+        .iter()
+        .map(|band| {
+            ((band.device.as_str(), format!("{} {:?}", band.device, band.rr_ms)), band.sends as usize)
+        })
+        .collect();
+    for reading in known.iter().filter(|reading| reading.copies.len() > 1) {
+        verdict.again += reading.copies.len() as u64 - 1;
+        let most = match sends.get(&(reading.device, reading.what.clone())) {
+            Some(sends) => *sends,
+            None if forgetful => usize::MAX,
+            None => 1,
+        };
+        if reading.copies.len() > most {
+            verdict.faults.push(format!("{} stored {} times", reading.what, reading.copies.len()));
+        }
+    }
+}
+
+/// What is missing is told.
+fn missing(
+    evidence: &Evidence<'_>,
+    lake: &Lake,
+    known: &[Known<'_>],
+    numbers: &Numbers,
+    verdict: &mut Verdict,
+) {
+    let mut missing: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut first = None;
+    for reading in known.iter().filter(|reading| reading.copies.is_empty()) {
+        *missing.entry(reading.device).or_default() += 1;
+        first.get_or_insert(&reading.what);
+    }
+    let total: u64 = missing.values().sum();
+    let told: u64 = numbers.told.values().sum();
+    if total > told {
+        verdict.unexplained += total - told;
+        verdict.faults.push(format!(
+            "{total} acknowledged readings are missing, {told} were told; one of the missing is {}",
+            first.map_or("none", |what| what.as_str())
+        ));
+    }
+    let resent = evidence.straps.sent_again
+        + evidence.straps.sent_twice
+        + evidence.bands.iter().map(|band| u64::from(band.sends.saturating_sub(1))).sum::<u64>();
+    if told > total + resent {
+        verdict.faults.push(format!(
+            "{told} numbers were told as missing, but only {total} readings are, and {resent} were sent again"
+        ));
+    }
+    // Where the lines say how many each device gave, its missing readings are among them.
+    let apart = lake.told.iter().all(|gap| gap.devices.values().sum::<u64>() == gap.last - gap.first + 1);
+    if !apart {
+        return;
+    }
+    let mut by_device: BTreeMap<&str, u64> = BTreeMap::new();
+    for gap in &lake.told {
+        gap.devices.iter().for_each(|(device, count)| *by_device.entry(device).or_default() += count);
+    }
+    for (device, missing) in missing {
+        let told = by_device.get(device).copied().unwrap_or(0);
+        if missing > told {
+            verdict.unexplained += missing - told;
+            verdict.faults.push(format!("{device}: {missing} readings are missing, {told} were told"));
+        }
+    }
+}
+
+/// A cause is told only on a day that brought it.
+fn causes(evidence: &Evidence<'_>, numbers: &Numbers, verdict: &mut Verdict) {
+    for (cause, count) in numbers.told.iter().filter(|(_, count)| **count > 0) {
+        let brought = match cause.as_str() {
+            "lost" => evidence.hit.contains(&Hit::Damage),
+            "evicted" => evidence.hit.contains(&Hit::Evicts),
+            "thinned" => evidence.hit.contains(&Hit::Thins),
+            _ => false,
+        };
+        if !brought {
+            verdict
+                .faults
+                .push(format!("{count} numbers were told as {cause}, and nothing of the kind happened"));
+        }
+    }
+    if numbers.told_and_delivered > 0 && !evidence.hit.contains(&Hit::Damage) {
+        verdict
+            .faults
+            .push(format!("{} numbers were delivered and told as missing", numbers.told_and_delivered));
+    }
+}
+
+/// The gateway's own account, proven by `journal verify` from disk, says what the reader found.
+fn accounts(lake: &Lake, account: &Value, numbers: &Numbers, verdict: &mut Verdict) {
+    if account["adds_up"] != true {
+        verdict.faults.push(format!("the gateway's own account does not add up: {account}"));
+        return;
+    }
+    let figure = |name: &str| account[name].as_u64().unwrap_or(u64::MAX);
+    let earlier = account["delivered_earlier"].as_u64().unwrap_or(0);
+    let mut compare = |what: &str, own: u64, found: u64| {
+        if own != found {
+            verdict.faults.push(format!("the gateway says {own} {what}, the reader finds {found}"));
+        }
+    };
+    let told_earlier: u64 = sum(&account["told_earlier"]);
+    compare("given", figure("durable") + earlier + told_earlier, numbers.given);
+    compare(
+        "delivered",
+        figure("delivered") + earlier + numbers.told_and_delivered,
+        lake.readings.len() as u64,
+    );
+    compare(
+        "told",
+        sum(&account["told"]) + told_earlier,
+        numbers.told.values().sum::<u64>() + numbers.told_and_delivered,
+    );
+    compare("readable and not delivered", figure("readable"), 0);
+}
+
+fn sum(causes: &Value) -> u64 {
+    causes.as_object().map_or(0, |causes| causes.values().filter_map(Value::as_u64).sum())
+}

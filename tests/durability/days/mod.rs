@@ -1,0 +1,89 @@
+//! Days of faults, drawn at random with a seed and compressed in time: outages, kills, power cuts, full disks, damaged
+//! files and wrong clocks strike one real gateway, one after the other and into each other, while real clients publish.
+//! At the end an independent reader of the delivered files, the clients' own ledgers and the gateway's own accounts must
+//! tell the same story: every acknowledged reading delivered by one id with its values and a truthful time, or told as
+//! missing; 0 unexplained.
+//!
+//! `FOGBEAT_DAYS` days (2), seeds from `FOGBEAT_SEED` on (1). One fault is one variant of [`fault::Fault`].
+
+mod band;
+mod day;
+mod doctored;
+mod fault;
+pub mod judge;
+
+use std::collections::BTreeMap;
+
+use crate::Bench;
+use crate::support::env_number;
+use crate::support::rng::Rng;
+use day::Day;
+use judge::Verdict;
+
+/// One line of the table.
+struct Row {
+    seed: u64,
+    faults: BTreeMap<&'static str, u32>,
+    verdict: Verdict,
+    seconds: f64,
+}
+
+/// Every day ends with 0 unexplained readings.
+#[test]
+fn days_of_random_faults_leave_nothing_unexplained() {
+    let days = env_number("FOGBEAT_DAYS", 2);
+    let first = env_number("FOGBEAT_SEED", 1);
+    let mut rows = Vec::new();
+    for seed in first..first + days {
+        let bench = Bench::new("day");
+        let started = std::time::Instant::now();
+        let Some(mut day) = Day::begin(bench.path(), Rng::new(seed)) else { return };
+        day.live();
+        let faults = day.struck.clone();
+        let verdict = day.end();
+        let seconds = started.elapsed().as_secs_f64();
+        let row = Row { seed, faults, verdict, seconds };
+        println!("{}", row.story());
+        rows.push(row);
+    }
+    println!("\n{}", HEADER);
+    rows.iter().for_each(|row| println!("{}", row.line()));
+    let failed = rows.iter().filter(|row| !row.verdict.faults.is_empty()).count();
+    let unexplained: u64 = rows.iter().map(|row| row.verdict.unexplained).sum();
+    println!("{} of {days} days add up, {unexplained} unexplained readings\n", rows.len() - failed);
+    let faults: Vec<String> = rows
+        .iter()
+        .flat_map(|row| {
+            row.verdict.faults.iter().take(10).map(move |fault| format!("seed {}: {fault}", row.seed))
+        })
+        .collect();
+    assert!(faults.is_empty(), "{failed} of {days} days do not add up:\n{}", faults.join("\n"));
+}
+
+const HEADER: &str =
+    " seed  faults  acked   delivered  lost  evicted  thinned  again  unexplained  time  verdict";
+
+impl Row {
+    fn line(&self) -> String {
+        let v = &self.verdict;
+        format!(
+            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>5}  {:>11}  {:>3.0}s  {}",
+            self.seed,
+            self.faults.values().sum::<u32>(),
+            v.acked,
+            v.delivered,
+            v.told("lost"),
+            v.told("evicted"),
+            v.told("thinned"),
+            v.again,
+            v.unexplained,
+            self.seconds,
+            if v.faults.is_empty() { "adds up" } else { "DOES NOT ADD UP" }
+        )
+    }
+
+    fn story(&self) -> String {
+        let faults: Vec<String> = self.faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
+        format!("day {}: {} in {:.0} s", self.seed, faults.join(", "), self.seconds)
+    }
+}
