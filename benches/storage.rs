@@ -4,6 +4,8 @@
 //! cargo bench --bench storage -- [--hours 24] [--dir DIR]
 //! ```
 //!
+//! Then every generation is thinned, to 10 s and to 1 min, and what that takes and wins is shown.
+//!
 //! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
 //! by the gateway on arrival) and JSON with a stamp of the device and RR in ms.
 #![allow(
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config;
-use fogbeat::journal::{Encoder, Journal, Place, RealDisk, disk_usage};
+use fogbeat::journal::{Encoder, Journal, Place, RealDisk, Thinning, disk_usage};
 use fogbeat::reading::{Contact, DeviceId, DeviceTime, Reading, RrIntervals, RrUnit, Source};
 
 const STRAPS: usize = 40;
@@ -150,6 +152,49 @@ async fn spool(kind: Kind, hours: u64, dir: &std::path::Path) -> (u64, f64, usiz
     (readings, bytes as f64 / readings as f64, generations)
 }
 
+/// Processor time of this process, ms.
+fn cpu_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("procfs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    // utime and stime, in ticks of 10 ms.
+    (fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")) * 10
+}
+
+/// A line of /proc/self/status, KiB.
+fn status_kib(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+}
+
+/// Thins everything there is, and prints each generation's figures.
+fn thin(name: &str, dir: &std::path::Path) {
+    let (journal, _) =
+        Journal::open_offline(&config::Journal::default(), dir, Arc::new(BenchClock), Arc::new(RealDisk))
+            .expect("journal");
+    loop {
+        // The highest mark of memory starts anew.
+        std::fs::write("/proc/self/clear_refs", "5").expect("procfs");
+        let (resident, cpu, started) = (status_kib("VmRSS:"), cpu_ms(), Instant::now());
+        match journal.thin_one().expect("thin") {
+            Thinning::Done(done) => println!(
+                "| {name} | {} to {} s | {} | {} | {:.1} MB to {:.2} MB | {:.2} s | {:.2} s | {:.1} MB |",
+                done.generation,
+                done.level.window_s(),
+                done.readings,
+                done.summaries,
+                done.before as f64 / 1e6,
+                done.after as f64 / 1e6,
+                started.elapsed().as_secs_f64(),
+                (cpu_ms() - cpu) as f64 / 1e3,
+                status_kib("VmHWM:").saturating_sub(resident) as f64 * 1024.0 / 1e6
+            ),
+            Thinning::Spared { .. } => {}
+            Thinning::Nothing => return,
+        }
+    }
+}
+
 fn option(name: &str) -> Option<String> {
     let mut args = std::env::args().skip_while(|arg| arg != name);
     args.next().and_then(|_| args.next())
@@ -163,6 +208,7 @@ async fn main() {
         "| {STRAPS} straps, recorded hearts | encoded, blocks of 1,000 | encoding | {hours} h at one commit a second: disk blocks |"
     );
     println!("|---|---|---|---|");
+    let mut dirs = Vec::new();
     for (name, kind) in [("raw 0x2A37", Kind::Raw), ("JSON with stamps", Kind::StampedJson)] {
         let (encoded, nanos) = blocks(kind);
         let dir = tempfile::tempdir_in(&base).expect("a directory");
@@ -170,5 +216,13 @@ async fn main() {
         println!(
             "| {name} | {encoded:.2} B/reading | {nanos:.0} ns/reading | {disk:.2} B/reading ({readings} readings, {generations} generations) |"
         );
+        dirs.push((name, dir));
+    }
+    println!(
+        "\n| thinned | generation | readings | summaries | disk | time | processor | memory, at the peak |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, dir) in dirs {
+        thin(name, dir.path());
     }
 }
