@@ -22,7 +22,7 @@ mod validate;
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
-pub use journal::{Batch, Journal};
+pub use journal::{Batch, Journal, LEAST_GENERATIONS, LEAST_QUOTA, WhenFull};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};

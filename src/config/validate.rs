@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::problem::Problem;
-use super::{Config, Directory, External, Firehose, Listener, UplinkKind};
+use super::{Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, UplinkKind};
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
@@ -180,6 +180,12 @@ fn journal(config: &Config, check: &mut Check<'_>) {
     check.within("journal.generation_size", journal.generation_size, ByteSize::mib(1)..=ByteSize::gib(1));
     check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
     check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
+    let least = journal.generation_size.as_u64().saturating_mul(LEAST_GENERATIONS).max(LEAST_QUOTA);
+    if let Some(quota) = journal.quota.filter(|quota| quota.as_u64() < least) {
+        let what = format!("{quota} is not enough for generations of {}", journal.generation_size);
+        let remedy = format!("choose at least {}, or a smaller journal.generation_size", ByteSize(least));
+        check.add("journal.quota", what, remedy);
+    }
     if let Some(path) = &journal.key_file {
         check.absolute("journal.key_file", path);
     }

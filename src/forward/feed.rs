@@ -16,6 +16,8 @@ pub(super) trait Feed: Backlog + 'static {
     fn watermark(&self) -> watch::Receiver<Seq>;
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError>;
     fn open(&self) -> Vec<Bounds>;
+    /// A new batch is going to be read.
+    fn renew(&self) {}
     fn begin(&self, bounds: Bounds) -> Result<(), CursorError>;
     /// `tally` is what became of the batch's numbers.
     fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError>;
@@ -51,6 +53,9 @@ impl Feed for JournalFeed {
     }
     fn open(&self) -> Vec<Bounds> {
         self.cursor.open()
+    }
+    fn renew(&self) {
+        self.cursor.renew();
     }
     fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
         self.cursor.begin(bounds)

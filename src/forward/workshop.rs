@@ -11,7 +11,7 @@ use super::member::{EncodeError, Encoder, Member};
 use super::{Failure, Origin};
 use crate::clock::Clock;
 use crate::config::Encoding;
-use crate::journal::{Bounds, Page, Seq, Tally};
+use crate::journal::{Bounds, CursorError, Page, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -119,9 +119,16 @@ impl<F: Feed> Workshop<F> {
         }
         let bounds = Bounds { from: self.from, to: self.position, fixed_ms: self.clock.now().wall_ms };
         let members = self.pack(bounds)?;
-        self.feed
-            .begin(bounds)
-            .map_err(|error| Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY))?;
+        match self.feed.begin(bounds) {
+            Ok(()) => {}
+            Err(CursorError::Changed { .. }) => {
+                // At the quota something gave way after it was read: the batch is made of what there is now.
+                self.lines.clear(IDLE_BUFFER);
+                self.position = self.from;
+                return self.next_batch(close);
+            }
+            Err(error) => return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY)),
+        }
         let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });
         Ok(Outcome::Built(Built { bounds, members, tally }))
@@ -167,6 +174,9 @@ impl<F: Feed> Workshop<F> {
 
     /// Reads on until the batch is full (`true`) or nothing more is durable.
     fn fill(&mut self, until: Until) -> Result<bool, Failure> {
+        if self.lines.is_empty() {
+            self.feed.renew();
+        }
         loop {
             if matches!(until, Until::Position(to) if self.position >= to) {
                 return Ok(true);

@@ -68,6 +68,8 @@ pub(crate) enum Refusal {
     TooMany,
     #[error("authentication method not supported")]
     AuthMethod,
+    #[error("nothing can be stored at present")]
+    Busy,
 }
 
 impl Refusal {
@@ -79,6 +81,7 @@ impl Refusal {
             Self::NotAuthorized => (5, 0x87),
             Self::TooMany => (3, 0x97),
             Self::AuthMethod => (5, 0x8C),
+            Self::Busy => (3, 0x89),
         }
     }
 
@@ -90,6 +93,7 @@ impl Refusal {
             Self::NotAuthorized => "not_authorized",
             Self::TooMany => "too_many_connections",
             Self::AuthMethod => "auth_method",
+            Self::Busy => "nothing_can_be_stored",
         }
     }
 }

@@ -162,6 +162,9 @@ fn admit(shared: &Shared, connect: Connect, came: &Came) -> Result<(Terms, Agree
         return Err(Refusal::AuthMethod);
     }
     let permissions = authenticate(shared, &connect, came)?;
+    if shared.journal.admission().borrow().is_refused() {
+        return Err(Refusal::Busy);
+    }
     if let Some(will) = &connect.will {
         let topic = std::str::from_utf8(&will.topic).ok().filter(|topic| topic::valid_name(topic));
         if topic.is_none_or(|topic| permissions.publish(topic) == Permission::Denied) {
