@@ -60,9 +60,13 @@ impl Fill {
     /// A state directory whose journal has some generations of readings, the newest of them sealed as well.
     async fn make(self) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let settings = settings(self.generation);
+        self.make_in(dir.path(), settings(self.generation)).await;
+        dir
+    }
+
+    async fn make_in(self, dir: &Path, settings: config::Journal) {
         let (journal, driver, _) =
-            Journal::open(&settings, dir.path(), TestClock::new(), Arc::new(RealDisk)).unwrap();
+            Journal::open(&settings, dir, TestClock::new(), Arc::new(RealDisk)).unwrap();
         let driver = tokio::spawn(driver.run());
         let ids: Vec<_> =
             (0..self.devices).map(|d| journal.devices().intern(&format!("d{d}")).unwrap()).collect();
@@ -76,7 +80,6 @@ impl Fill {
         }
         journal.close().await;
         driver.await.unwrap();
-        dir
     }
 }
 
@@ -413,6 +416,37 @@ async fn a_damaged_block_is_told_as_lost_and_the_rest_as_thinned() {
         }
     }
     assert_eq!(found.devices, devices, "of what was thinned the counts are exact");
+}
+
+#[tokio::test]
+async fn summaries_whose_key_is_gone_are_withheld_until_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("keys");
+    let settings = config::Journal { key_file: Some(key_file.clone()), ..settings(1 << 24) };
+    let fill = Fill { devices: 90, every: 3, seconds: 9_000, generation: 1 << 24 };
+    fill.make_in(dir.path(), settings.clone()).await;
+    let open =
+        || Journal::open_offline(&settings, dir.path(), TestClock::new(), Arc::new(RealDisk)).unwrap().0;
+    let journal = open();
+    let before = census(&everything(&journal));
+    assert!(matches!(journal.thin_one().unwrap(), Thinning::Done(_)));
+    agrees(&everything(&journal), &before);
+    let verified = journal.verify(&journal.generations()[0]).unwrap();
+    let count: u64 = before[&1].values().sum();
+    assert_eq!((verified.readings, verified.missing, verified.damaged.len()), (count, 0, 0));
+    drop(journal);
+
+    let aside = dir.path().join("keys-aside");
+    std::fs::rename(&key_file, &aside).unwrap();
+    let journal = open();
+    let found = add_up(&everything(&journal)).remove(&1).unwrap();
+    assert_eq!((found.summaries, found.readings), (0, 0));
+    assert_eq!(found.gaps, [(0, count as u32 - 1, GapCause::Withheld)]);
+    assert_eq!(journal.verify(&journal.generations()[0]).unwrap().sealed, count);
+    drop(journal);
+
+    std::fs::rename(&aside, &key_file).unwrap();
+    agrees(&everything(&open()), &before);
 }
 
 /// An uplink as the forwarder is one: takes pages into its memory, fixes bounds, confirms.
