@@ -17,6 +17,7 @@ use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config::{self, Encoding};
 use fogbeat::forward::{self, Drained, Metrics, Origin};
 use fogbeat::journal::{Journal, RealDisk, Thinning};
+use fogbeat::reading::validity::DeviceTimeWindow;
 use fogbeat::reading::{Contact, DeviceId, Reading, Reason, RrIntervals, RrUnit, Source};
 use tokio::time::Instant;
 
@@ -90,7 +91,12 @@ async fn deliver(journal: &Journal, state: &Path, lake: &Path) {
     };
     // Small batches: their bounds fall among the summaries.
     let batch = config::Batch { max_age: Duration::from_secs(60), max_bytes: bytesize::ByteSize::kib(64) };
-    let origin = Origin { gateway: "gym-12".into(), site: None, state_dir: state.to_owned() };
+    let origin = Origin {
+        gateway: "gym-12".into(),
+        site: None,
+        state_dir: state.to_owned(),
+        window: DeviceTimeWindow::default(),
+    };
     let clock = Arc::new(StillClock);
     let handle = forward::spawn(&uplink, &batch, &origin, journal, clock, &Metrics::default()).unwrap();
     let drained = handle.drain(Instant::now() + Duration::from_secs(60)).await.unwrap();

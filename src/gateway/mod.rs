@@ -34,6 +34,7 @@ use crate::control::Call;
 use crate::forward::{self, Origin};
 use crate::health::{Health, Phase};
 use crate::journal::{self, Journal, Trouble};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::state::{StateDir, StateError};
 use crate::telemetry::{self, Logs};
@@ -140,9 +141,10 @@ impl Gateway {
     async fn start(mut setup: Setup) -> Result<Self, GatewayError> {
         let begun = Instant::now();
         let config = setup.config.clone();
-        let clock = Arc::new(SystemClock::new(config.clock.trust, setup.state.path()));
+        let clock = Arc::new(SystemClock::new(&config.clock, setup.state.path()));
         let health = Arc::new(Health::default());
         let mut registry = Registry::with_prefix("fogbeat");
+        clock.metrics().register(&mut registry);
         telemetry::process::register(&mut registry, clock.now().wall_ms);
         let mut stages = Stages::default();
         let (stop, stopped) = watch::channel(false);
@@ -176,6 +178,7 @@ impl Gateway {
             took_ms = begun.elapsed().as_millis(),
             "journal open"
         );
+        learn_boots(&clock, &journal).await;
         journal.metrics().register(&mut registry);
         accounted::register(&mut registry, &journal, config.http.device_metrics);
         stages.start("journal", driver.run());
@@ -184,6 +187,7 @@ impl Gateway {
             gateway: id.clone(),
             site: config.gateway.site.clone(),
             state_dir: setup.state.path().to_owned(),
+            window: DeviceTimeWindow::new(config.clock.device_past, config.clock.device_future),
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);
@@ -201,6 +205,7 @@ impl Gateway {
             started: begun,
             health: health.clone(),
             clock: clock.clone(),
+            window: origin.window,
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
@@ -374,6 +379,19 @@ fn serving(listener: Arc<std::net::TcpListener>) -> Result<TcpListener, GatewayE
         let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         GatewayError::Bind { key: "http.bind", address, source }
     })
+}
+
+/// Tells the clock which boots have stored readings.
+async fn learn_boots(clock: &Arc<SystemClock>, journal: &Journal) {
+    let (clock, journal) = (Arc::clone(clock), journal.clone());
+    let learnt = tokio::task::spawn_blocking(move || {
+        let anchors = clock.anchors();
+        let current = clock.boot();
+        clock.learn(&journal.boots(|boot| boot == current || anchors.length_known(boot)));
+    });
+    if learnt.await.is_err() {
+        tracing::error!("the boots of stored readings could not be looked up: a defect; please report it");
+    }
 }
 
 async fn bind(

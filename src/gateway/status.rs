@@ -6,10 +6,11 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::accounted::Accounted;
-use crate::clock::SystemClock;
+use crate::clock::{self, SystemClock};
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
@@ -27,7 +28,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     pub uptime_s: u64,
-    pub clock: Clock,
+    pub clock: clock::Status,
     pub process: Usage,
     pub journal: JournalStatus,
     pub accounts: Accounted,
@@ -38,11 +39,6 @@ pub struct Status {
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Clock {
-    pub synced: bool,
 }
 
 /// A place in the journal that no configured uplink has.
@@ -72,6 +68,7 @@ pub struct Sources {
     pub started: Instant,
     pub health: Arc<Health>,
     pub clock: Arc<SystemClock>,
+    pub window: DeviceTimeWindow,
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
@@ -90,7 +87,7 @@ impl Sources {
             late: self.health.late(now),
             trouble: self.health.trouble(),
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
-            clock: Clock { synced: self.clock.synced() },
+            clock: self.clock.status(),
             process: process::usage(),
             journal: self.journal.status(),
             accounts: Accounted::of(&self.journal),

@@ -174,7 +174,7 @@ impl Committer {
         }
         let place = Place {
             boot_tag: block::boot_tag(self.clock.boot()),
-            clock_epoch: 0,
+            clock_epoch: self.clock.anchors().revision(),
             generation: generation.number(),
             first_n: *next_n,
         };

@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::debts::{ClockNote, Debts};
 use super::disk::Disk;
 use super::proof;
 use super::tally::{Around, Began, Tally, UplinkAccount};
 use super::types::{Bounds, CursorError, Seq};
+use crate::clock::BootId;
 
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 const EXTENSION: &str = "json";
@@ -54,6 +56,9 @@ struct Place {
     cursor: Seq,
     #[serde(default)]
     open: Vec<Bounds>,
+    /// What it has to be told about clocks.
+    #[serde(default, skip_serializing_if = "Debts::is_empty")]
+    clocks: Debts,
     /// What became of the numbers before the cursor.
     #[serde(default, skip_serializing_if = "Tally::is_empty")]
     tally: Tally,
@@ -109,7 +114,13 @@ impl Cursors {
             return Ok(cursor.clone());
         }
         let path = self.dir.join(format!("{name}.{EXTENSION}"));
-        let place = Place { cursor: start(), open: Vec::new(), tally: Tally::default(), began: None };
+        let place = Place {
+            cursor: start(),
+            open: Vec::new(),
+            clocks: Debts::default(),
+            tally: Tally::default(),
+            began: None,
+        };
         let cursor = UplinkCursor::new(name, path, Arc::clone(&self.disk), place, false);
         cursor.sync()?;
         self.known().insert(name.to_owned(), cursor.clone());
@@ -231,20 +242,41 @@ impl UplinkCursor {
         true
     }
 
+    /// Boots that this uplink got guessed times of, and whose `clock` line is in no batch yet.
+    pub fn clocks_owed(&self) -> Vec<BootId> {
+        self.kept().place.clocks.owed()
+    }
+
+    /// Boots whose `clock` line the open batch carries.
+    pub fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId> {
+        self.kept().place.clocks.carried(bounds)
+    }
+
     /// Fixes a batch's bounds, on disk before it returns. Blocking.
     ///
     /// # Errors
     /// When the file cannot be written; the batch must not be sent then. [`CursorError::Changed`] when what was read for
     /// it is not so any more: read it again.
     pub fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
+        self.begin_noting(bounds, &ClockNote::default())
+    }
+
+    /// As [`Self::begin`], with what the batch says about clocks.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_noting(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError> {
         let mut kept = self.kept();
         if let Some(&generation) = kept.changed.iter().find(|&&generation| has(&bounds, generation)) {
             return Err(CursorError::Changed { generation });
         }
+        let clocks = kept.place.clocks.clone();
         kept.reached = kept.reached.max(bounds.to.last_generation());
         kept.place.open.push(bounds);
+        kept.place.clocks.begin(bounds, note);
         if let Err(error) = self.write(&mut kept) {
             kept.place.open.retain(|open| *open != bounds);
+            kept.place.clocks = clocks;
             return Err(error);
         }
         Ok(())
@@ -256,6 +288,7 @@ impl UplinkCursor {
     /// When the file cannot be written; the confirmation is remembered and written with the next one.
     pub fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
         let mut kept = self.kept();
+        kept.place.clocks.confirm(bounds);
         // Asked again because the file could not be written: it is counted already.
         if kept.place.open.contains(&bounds) {
             kept.place.open.retain(|open| *open != bounds);

@@ -26,8 +26,10 @@
 
 mod accounts;
 pub mod block;
+mod boots;
 mod commit;
 mod cursor;
+mod debts;
 mod devices;
 mod disk;
 mod generation;
@@ -62,6 +64,7 @@ use tokio::sync::{Notify, watch};
 pub use accounts::{Account, Accounts, Refusal};
 pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
+pub use debts::ClockNote;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
@@ -270,6 +273,11 @@ impl Journal {
         }
     }
 
+    /// Would [`Journal::append`] wait now, because the disk does not keep up?
+    pub fn full(&self) -> bool {
+        self.inner.intake.full()
+    }
+
     /// The proof, if the ticket's group is on disk.
     pub fn durable(&self, ticket: Ticket) -> Option<Durable> {
         (ticket.0 <= self.inner.durable.load(Ordering::Acquire)).then_some(Durable(()))
@@ -382,6 +390,7 @@ impl Journal {
         let keys = KeySource::of(settings).load_again()?;
         self.inner.spool.keyring().replace(keys);
         self.inner.spool.tell_missing_keys();
+        self.inner.metrics.encryption(&self.inner.spool.encryption());
         Ok(())
     }
 
@@ -449,6 +458,11 @@ impl Journal {
     /// `<spool>` of the ids given from now on.
     pub fn spool(&self) -> &str {
         self.inner.spool.name()
+    }
+
+    /// The clock that readings of this run are stamped by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.spool.clock()
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {

@@ -49,6 +49,8 @@ pub struct Lake {
     pub summarised: BTreeMap<u32, BTreeMap<String, u64>>,
     /// The same, as `gap` lines count them.
     pub thinned: BTreeMap<u32, BTreeMap<String, u64>>,
+    /// `clock` lines by their boot.
+    pub clocks: BTreeMap<String, String>,
     /// The same, whole.
     pub told: Vec<Told>,
     /// `summary` lines, as they stand.
@@ -89,15 +91,23 @@ impl Lake {
     fn try_take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let id = value["id"].as_str().ok_or("no id")?;
-        // `<spool>-<seq>`, behind which a gap has its last number and a summary its window; a clock line has no number.
+        let kind = value["type"].as_str().unwrap_or("");
+        if kind == "clock" {
+            // It has no number: it speaks of a boot.
+            let boot = value["boot"].as_str().ok_or("no boot")?;
+            return match self.clocks.insert(boot.to_owned(), line.to_owned()) {
+                Some(before) if before != line => Err("a boot with two clock lines".into()),
+                _ => Ok(()),
+            };
+        }
+        // `<spool>-<seq>`, behind which a gap has its last number and a summary its window.
         let mut parts = id.split('-');
         let spool = parts.next().ok_or("id without a spool")?;
-        let seq = parts.next().and_then(|seq| seq.parse::<u64>().ok()).ok_or("id without a number");
+        let seq = parts.next().and_then(|seq| seq.parse::<u64>().ok()).ok_or("id without a number")?;
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         let content = hasher.finish();
-        let kind = value["type"].as_str().unwrap_or("");
         // An end or gap line may stand at the number it speaks of: its type is part of its identity.
         match self.contents.insert(format!("{kind} {id}"), content) {
             Some(before) if before != content => return Err("an id with two contents".into()),
@@ -107,7 +117,7 @@ impl Lake {
         match kind {
             "" => {
                 let reading = reading(&value)?;
-                self.readings.insert(seq?, reading);
+                self.readings.insert(seq, reading);
             }
             "end" => {
                 let generation = value["generation"].as_u64().ok_or("no generation")?;
@@ -144,10 +154,10 @@ impl Lake {
                 if !id.ends_with(&format!("-s{window}")) {
                     return Err("a summary whose id does not tell its window".into());
                 }
-                add(&mut self.summarised, generation(seq?), device, value["n"].as_u64().ok_or("no n")?);
+                add(&mut self.summarised, generation(seq), device, value["n"].as_u64().ok_or("no n")?);
                 self.summaries.push(value);
             }
-            "clock" | "alert" => {}
+            "alert" => {}
             other => return Err(format!("unknown type {other}")),
         }
         Ok(())

@@ -163,7 +163,7 @@ fn told(journal: &Journal, mut from: Seq) -> Told {
 
 /// Confirms everything up to `to`.
 fn pass(cursor: &UplinkCursor, to: Seq) {
-    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0, clock: 0, guessed: false };
     cursor.renew();
     cursor.begin(bounds).unwrap();
     cursor.confirm(bounds, Tally::default()).unwrap();
@@ -181,7 +181,7 @@ async fn drop_oldest_stays_within_the_quota_and_counts_every_reading_it_drops() 
     let cursor = rig.journal.uplink("cloud", StartAt::Oldest).unwrap();
     rig.fill(20).await;
     // A batch under way keeps its generation, whatever happens.
-    let open = Bounds { from: Seq::new(1, 0), to: Seq::new(1, 500), fixed_ms: 0 };
+    let open = Bounds { from: Seq::new(1, 0), to: Seq::new(1, 500), fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(open).unwrap();
     rig.fill(700).await;
     assert!(rig.peak <= QUOTA, "{} of {QUOTA}", rig.peak);
@@ -289,7 +289,7 @@ async fn a_batch_that_was_read_before_its_generation_was_dropped_is_made_anew() 
     let page = rig.journal.read(cursor.cursor(), 100).unwrap();
     assert!(matches!(page.entries.first(), Some(Entry::Reading { .. })));
     rig.fill(600).await;
-    let bounds = Bounds { from: cursor.cursor(), to: page.next, fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to: page.next, fixed_ms: 0, clock: 0, guessed: false };
     assert!(matches!(cursor.begin(bounds), Err(CursorError::Changed { generation: 1 })));
     cursor.renew();
     let page = rig.journal.read(cursor.cursor(), 100).unwrap();
@@ -372,7 +372,7 @@ async fn a_disk_that_turns_read_only_holds_then_refuses_and_all_goes_on_by_itsel
     disk.0.store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(!rig.store("bike-1", Duration::from_millis(1500)).await, "nothing is acknowledged");
     assert_eq!(*rig.journal.admission().borrow(), Admission::Held(Trouble::ReadOnly));
-    let bounds = Bounds { from: cursor.cursor(), to: Seq::new(1, 10), fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to: Seq::new(1, 10), fixed_ms: 0, clock: 0, guessed: false };
     assert!(cursor.begin(bounds).is_err(), "no batch is begun that could not be known again");
     tokio::time::timeout(2 * PATIENCE, rig.journal.refused()).await.expect("senders are told");
     let generations = rig.journal.generations().len();

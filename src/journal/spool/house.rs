@@ -225,6 +225,8 @@ impl Spool {
                         let count = block::header(&stored.value).map_or(1, |header| header.count);
                         verified.sealed += u64::from(count);
                         n = stored.first_n + count;
+                        // Whole, and there for whoever has the key.
+                        verified.found(stored.first_n, n);
                     }
                     Ok(header) => {
                         verified.readings += u64::from(header.count);

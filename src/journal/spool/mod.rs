@@ -268,6 +268,10 @@ impl Spool {
         &self.name
     }
 
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     #[cfg(test)]
     pub fn database(&self, number: u32) -> Arc<Generation> {
         Arc::clone(&self.tail(number).unwrap().generation)

@@ -157,7 +157,8 @@ impl Spool {
                     record.summaries = Some(thinned.summaries);
                     record.missing.clone_from(&thinned.missing);
                     record.bytes = thinned.after;
-                    record.sealed = thinned.key.map(|key| Sealed { key, withheld: false });
+                    let withheld = record.sealed.is_some_and(|sealed| sealed.withheld);
+                    record.sealed = thinned.key.map(|key| Sealed { key, withheld });
                 })
             }
             _ => Ok(false),

@@ -500,7 +500,7 @@ impl Uplink {
     fn begin(&mut self) {
         let from = self.open.last().map_or_else(|| self.cursor.cursor(), |(bounds, _)| bounds.to);
         if self.position > from {
-            let bounds = Bounds { from, to: self.position, fixed_ms: 0 };
+            let bounds = Bounds { from, to: self.position, fixed_ms: 0, clock: 0, guessed: false };
             self.cursor.begin(bounds).unwrap();
             self.open.push((bounds, std::mem::take(&mut self.held)));
         }

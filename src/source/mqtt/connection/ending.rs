@@ -14,6 +14,7 @@ use crate::source::mqtt::message::Message;
 use crate::source::mqtt::metrics::Metrics;
 use crate::source::mqtt::publish::Malformed;
 use crate::source::mqtt::session::{Order, Session, Wait};
+use crate::source::mqtt::sources::Fault;
 
 /// How long messages of a connection that is over wait to become durable for local subscribers.
 const AFTERLIFE: Duration = Duration::from_secs(60);
@@ -63,7 +64,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) async fn finish(mut self, end: End) {
         let metrics = self.shared.metrics.clone();
         match &end {
-            End::Malformed(error) => Metrics::count(&metrics.malformed, error.cause()),
+            End::Malformed(error) => {
+                Metrics::count(&metrics.malformed, error.cause());
+                self.terms.guest.note(Fault::Malformed);
+            }
             End::Timeout => {
                 metrics.timeouts.inc();
             }
@@ -101,7 +105,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             messages.push(*message);
         }
         if let Some(will) = self.terms.will.filter(|_| with_will) {
-            messages.push(will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms));
+            let will = will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms);
+            messages.extend(self.shared.hub.admit(will));
         }
         if !messages.is_empty() && (self.shared.hub.wanted() || messages.iter().any(|m| m.retain)) {
             self.shared.hub.relay(messages);
