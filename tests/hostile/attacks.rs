@@ -411,3 +411,24 @@ fn accepting_survives_a_lack_of_descriptors() {
     assert_eq!(log.matches("cannot take connections").count(), 1);
     scene.verdict("descriptors", &[attacker(3)]);
 }
+
+/// A low limit of open files: connections are bounded below it, so that descriptors never run out.
+#[test]
+fn connections_are_bounded_below_the_limit_of_open_files() {
+    let scene = Scene::with("limit", &["prlimit", "--nofile=200:200"], |_| String::new());
+    let gateway = scene.setup.mqtt;
+    let taken = attack(async {
+        let mut clients = Vec::new();
+        for n in 0..100 {
+            clients.extend(peer::client(attacker(3), gateway, 4, &format!("many-{n}")).await);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        clients.len()
+    });
+    let log = std::fs::read_to_string(&scene.setup.log).unwrap();
+    assert_eq!(log.matches("limit of open files is too low").count(), 1, "{log}");
+    // 200 less 128 for everything else, less 18 for handshakes; one address has half of that.
+    assert_eq!(taken, 27);
+    assert_eq!(scene.refused("accept"), 0, "descriptors ran out");
+    scene.verdict("limit of open files", &[attacker(3)]);
+}
