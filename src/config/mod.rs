@@ -23,7 +23,7 @@ mod validate;
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
-pub use journal::{Batch, Journal};
+pub use journal::{Batch, Journal, LEAST_GENERATIONS, LEAST_QUOTA, WhenFull};
 pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;

@@ -9,7 +9,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::problem::Problem;
-use super::{Account, Config, Directory, External, Firehose, Listener, UplinkKind};
+use super::{
+    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener,
+    UplinkKind,
+};
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
@@ -17,6 +20,7 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     if let Err(error) = crate::telemetry::filter(&config.log.level) {
         check.add("log.level", error.to_string(), "the default is \"info\"");
     }
+    clock(&config.clock, &mut check);
     listener(&config.mqtt.listener, &mut check);
     externals(&config.mqtt.externals, &mut check);
     replays(config, &mut check);
@@ -86,6 +90,12 @@ fn gateway(config: &Config, check: &mut Check<'_>) {
     }
     check.absolute("gateway.state_dir", &gateway.state_dir);
     check.duration("gateway.shutdown_grace", gateway.shutdown_grace, Duration::ZERO..=HOUR);
+}
+
+fn clock(clock: &Clock, check: &mut Check<'_>) {
+    check.duration("clock.patience", clock.patience, Duration::ZERO..=DAY);
+    check.duration("clock.device_past", clock.device_past, Duration::ZERO..=36_500 * DAY);
+    check.duration("clock.device_future", clock.device_future, Duration::ZERO..=36_500 * DAY);
 }
 
 fn listener(listener: &Listener, check: &mut Check<'_>) {
@@ -194,6 +204,12 @@ fn journal(config: &Config, check: &mut Check<'_>) {
     check.within("journal.generation_size", journal.generation_size, ByteSize::mib(1)..=ByteSize::gib(1));
     check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
     check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
+    let least = journal.generation_size.as_u64().saturating_mul(LEAST_GENERATIONS).max(LEAST_QUOTA);
+    if let Some(quota) = journal.quota.filter(|quota| quota.as_u64() < least) {
+        let what = format!("{quota} is not enough for generations of {}", journal.generation_size);
+        let remedy = format!("choose at least {}, or a smaller journal.generation_size", ByteSize(least));
+        check.add("journal.quota", what, remedy);
+    }
     if let Some(path) = &journal.key_file {
         check.absolute("journal.key_file", path);
     }

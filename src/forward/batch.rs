@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::member::{EncodeError, Encoder, Member};
-use crate::clock::BootId;
+use crate::clock::{BootTimes, Correction};
 use crate::journal::{Bounds, Entry, GapCause, Seq, Tally};
 use crate::reading::line::LineContext;
 
@@ -93,7 +93,8 @@ struct Line {
 #[derive(Debug, Clone)]
 pub struct Context {
     pub spool: Arc<str>,
-    pub boot: BootId,
+    /// What is known of the boot its readings were stamped in.
+    pub times: BootTimes,
     pub line: LineContext,
 }
 
@@ -107,6 +108,9 @@ pub struct Lines {
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
     grouped: Vec<u8>,
+    /// `clock` lines: they have no position, and ride behind everything else in the batch's first member.
+    clocks: Vec<u8>,
+    clock_lines: u32,
 }
 
 impl Lines {
@@ -138,11 +142,11 @@ impl Lines {
         let offset = self.text.len();
         let (device, last) = match entry {
             Entry::Reading { seq, device, reading } => {
-                context.line.write_reading(&mut self.text, seq.0, context.boot, device, reading);
+                context.line.write_reading(&mut self.text, seq.0, &context.times, device, reading);
                 (self.number(device), *seq)
             }
             Entry::Summary { at, device, summary } => {
-                context.line.write_summary(&mut self.text, at.0, context.boot, device, summary);
+                context.line.write_summary(&mut self.text, at.0, &context.times, device, summary);
                 (self.number(device), *at)
             }
             // Behind summaries: it stands at one position and is never cut.
@@ -180,6 +184,16 @@ impl Lines {
         Offer::Taken
     }
 
+    /// Puts the `clock` lines that the batch carries in the place of those it had.
+    pub fn carry<'a>(&mut self, line: &LineContext, corrections: impl Iterator<Item = &'a Correction>) {
+        self.clocks.clear();
+        self.clock_lines = 0;
+        for correction in corrections {
+            line.write_clock(&mut self.clocks, correction);
+            self.clock_lines += 1;
+        }
+    }
+
     fn number(&mut self, device: &Arc<str>) -> u32 {
         if let Some(number) = self.numbers.get(device) {
             return *number;
@@ -208,6 +222,10 @@ impl Lines {
                 continue;
             };
             group(lines, &ranks, &self.text, &mut self.grouped);
+            let clock_lines = if part.start == 0 { self.clock_lines } else { 0 };
+            if clock_lines > 0 {
+                self.grouped.extend_from_slice(&self.clocks);
+            }
             let bytes = encoder.encode(&self.grouped)?;
             if bytes.len() > limit && lines.len() > 1 {
                 let middle = part.start + lines.len() / 2;
@@ -215,7 +233,8 @@ impl Lines {
                 parts.push(part.start..middle);
                 continue;
             }
-            members.extend(self.member(bounds, encoder, lines, bytes));
+            let member = self.member(bounds, encoder, lines, bytes);
+            members.extend(member.map(|member| Member { lines: member.lines + clock_lines, ..member }));
         }
         Ok(members)
     }
@@ -267,6 +286,8 @@ impl Lines {
         self.text.shrink_to(keep);
         self.grouped.clear();
         self.grouped.shrink_to(keep);
+        self.clocks.clear();
+        self.clock_lines = 0;
         self.lines.clear();
         self.lines.shrink_to(keep / size_of::<Line>());
         self.names.clear();

@@ -31,6 +31,8 @@ use crate::journal::{Bounds, Seq};
 pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
 /// New readings that are worth a look at the journal before their batch is due.
 const READ_AHEAD: u64 = 1_000;
+/// How often readings that wait for the clock are looked at again.
+const HELD_INTERVAL: Duration = Duration::from_secs(2);
 /// A wait without an end, for a timer that is not set.
 const FAR: Duration = Duration::from_secs(86_400);
 
@@ -46,7 +48,7 @@ pub(super) struct Settings {
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// Everything durable is confirmed.
+    /// Everything durable is confirmed, but for what waits for the clock.
     Empty,
     /// The rest stays in the journal and is sent after the next start.
     TimedOut,
@@ -109,6 +111,8 @@ pub(super) struct Driver<U, F> {
     /// Where the workshop's next read goes on.
     position: Seq,
     holds_lines: bool,
+    /// What comes next waits for the clock: not looked at before this moment.
+    held: Option<Instant>,
 }
 
 impl<U: Uplink, F: Feed> Driver<U, F> {
@@ -157,6 +161,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             confirm_after: None,
             waiting: None,
             exhausted: None,
+            held: None,
         })
     }
 
@@ -168,6 +173,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             if self.draining.has_changed().unwrap_or(false) {
                 self.draining.mark_unchanged();
                 self.pause = None;
+                self.held = None;
             }
             if !self.paused(now) {
                 self.pause = None;
@@ -263,7 +269,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     /// Gives the workshop its next job, if there is one.
     fn look(&mut self, now: Instant) {
         self.pace.observe(*self.watermark.borrow(), now);
-        let new = self.something_new();
+        if self.held.is_some_and(|until| until <= now) {
+            self.held = None;
+            self.exhausted = None;
+        }
+        let new = self.something_new() || self.held.is_some();
         if self.holds_lines || new {
             self.waiting.get_or_insert(now);
         } else if self.work.is_none() {
@@ -285,6 +295,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let failing = self.backoff.failures() > 0;
         self.workshop.is_some()
             && !self.paused(now)
+            && self.held.is_none()
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
     }
@@ -310,6 +321,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.work = None;
         self.position = workshop.position();
         self.holds_lines = workshop.holds_lines();
+        let held = workshop.held().filter(|_| matches!(outcome, Outcome::Exhausted));
+        self.held = held.map(|left| Instant::now() + left.min(HELD_INTERVAL));
+        self.board.waits_for_clock(held.is_some());
         self.workshop = Some(workshop);
         let since = self.waiting.unwrap_or_else(Instant::now);
         // With an empty window it was the journal or the cursor that failed, and it does no longer.
@@ -423,6 +437,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     fn timer(&self, now: Instant) -> Instant {
         if let Some(pause) = self.pause {
             return pause;
+        }
+        if let Some(held) = self.held {
+            return held;
         }
         match self.waiting {
             Some(since) if self.may_begin(now) => {

@@ -19,7 +19,13 @@ pub fn answer(request: &Request, sources: &Sources) -> Answer {
         Request::JournalInspect => Ok(look::inspect(&sources.journal)),
         Request::JournalVerify { generation } => to_value(&look::verify(&sources.journal, *generation)),
         Request::JournalPage { from } => {
-            let page = look::page(&sources.journal, &sources.gateway, sources.site.as_deref(), *from);
+            let page = look::page(
+                &sources.journal,
+                &sources.gateway,
+                sources.site.as_deref(),
+                sources.window,
+                *from,
+            );
             to_value(&page.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?)
         }
     }

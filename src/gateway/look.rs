@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::forward::batch::cause_label;
 use crate::journal::{Entry, GenerationState, Journal, ReadError, Seq, unexplained};
 use crate::reading::line::LineContext;
+use crate::reading::validity::DeviceTimeWindow;
 
 /// Entries of one page: 2 MB of lines if all had as many RR intervals as a reading may have.
 const PAGE: usize = 1024;
@@ -90,18 +91,26 @@ pub struct Page {
 ///
 /// # Errors
 /// When the journal cannot be read.
-pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> Result<Page, ReadError> {
+pub fn page(
+    journal: &Journal,
+    gateway: &str,
+    site: Option<&str>,
+    window: DeviceTimeWindow,
+    from: u64,
+) -> Result<Page, ReadError> {
     let page = journal.peek(Seq(from), PAGE)?;
     // A cloned card has readings of two spools.
-    let lines = LineContext::new(&page.spool, gateway, site);
+    let lines = LineContext::new(&page.spool, gateway, site).judging_by(window);
+    let anchors = journal.clock().anchors();
+    let times = anchors.times(page.boot, anchors.revision());
     let mut text = Vec::new();
     for entry in &page.entries {
         match entry {
             Entry::Reading { seq, device, reading } => {
-                lines.write_reading(&mut text, seq.0, page.boot, device, reading);
+                lines.write_reading(&mut text, seq.0, &times, device, reading);
             }
             Entry::Summary { at, device, summary } => {
-                lines.write_summary(&mut text, at.0, page.boot, device, summary);
+                lines.write_summary(&mut text, at.0, &times, device, summary);
             }
             Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
             Entry::Gap { first, last, cause, devices, .. } => {

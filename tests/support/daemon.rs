@@ -56,6 +56,8 @@ state_dir = "{state}"
 [mqtt.listener]
 bind = "{mqtt}"
 anonymous = true
+[clock]
+patience = "0s"
 [journal]
 commit_interval = "{commit}"
 {key_file}

@@ -45,6 +45,8 @@ pub struct Lake {
     pub ends: BTreeMap<u32, u64>,
     /// First and last missing number, and why.
     pub gaps: Vec<(u64, u64, String)>,
+    /// `clock` lines by their boot.
+    pub clocks: BTreeMap<String, String>,
     /// The same, whole.
     pub told: Vec<Told>,
     /// `summary` lines, as they stand.
@@ -85,6 +87,15 @@ impl Lake {
     fn try_take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let id = value["id"].as_str().ok_or("no id")?;
+        let kind = value["type"].as_str().unwrap_or("");
+        if kind == "clock" {
+            // It has no number: it speaks of a boot.
+            let boot = value["boot"].as_str().ok_or("no boot")?;
+            return match self.clocks.insert(boot.to_owned(), line.to_owned()) {
+                Some(before) if before != line => Err("a boot with two clock lines".into()),
+                _ => Ok(()),
+            };
+        }
         let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
         let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
         // A gap's id holds both its ends.
@@ -93,7 +104,6 @@ impl Lake {
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         let content = hasher.finish();
-        let kind = value["type"].as_str().unwrap_or("");
         // An end or gap line may stand at the number it speaks of: its type is part of its identity.
         match self.contents.insert(format!("{kind} {id}"), content) {
             Some(before) if before != content => return Err("an id with two contents".into()),
@@ -127,7 +137,7 @@ impl Lake {
                 self.told.push(Told { first, last, cause: cause.to_owned(), devices });
             }
             "summary" => self.summaries.push(value),
-            "clock" | "alert" => {}
+            "alert" => {}
             other => return Err(format!("unknown type {other}")),
         }
         Ok(())

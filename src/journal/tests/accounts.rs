@@ -6,7 +6,7 @@ use crate::journal::tally::Tally;
 
 /// Confirms `count` readings from where the cursor stands.
 fn deliver(cursor: &UplinkCursor, to: Seq, count: u64) {
-    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(bounds).unwrap();
     cursor.confirm(bounds, Tally { delivered: count, ..Tally::default() }).unwrap();
 }
@@ -89,7 +89,7 @@ async fn a_batch_that_is_sent_again_after_a_crash_counts_once() {
     let running = rig.start();
     running.store("bike-1", 0..100).await;
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
-    let batch = Bounds { from: cursor.cursor(), to: Seq::new(1, 60), fixed_ms: 5 };
+    let batch = Bounds { from: cursor.cursor(), to: Seq::new(1, 60), fixed_ms: 5, clock: 0, guessed: false };
     let tally = Tally { delivered: 60, ..Tally::default() };
     cursor.begin(batch).unwrap();
     // Confirmed, and the confirmation not yet written: it is due only with the next bounds or after some seconds.

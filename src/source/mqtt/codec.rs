@@ -73,6 +73,8 @@ pub(crate) enum Refusal {
     TooMany,
     #[error("authentication method not supported")]
     AuthMethod,
+    #[error("nothing can be stored at present")]
+    Busy,
     #[error("too many connections of this address")]
     Share,
     #[error("this client reconnects too often")]
@@ -88,6 +90,7 @@ impl Refusal {
             Self::NotAuthorized => (5, 0x87),
             Self::TooMany => (3, 0x97),
             Self::AuthMethod => (5, 0x8C),
+            Self::Busy => (3, 0x89),
             Self::Share => (3, 0x97),
             Self::Throttled => (3, 0x9F),
         }
@@ -101,6 +104,7 @@ impl Refusal {
             Self::NotAuthorized => "not_authorized",
             Self::TooMany => "too_many_connections",
             Self::AuthMethod => "auth_method",
+            Self::Busy => "nothing_can_be_stored",
             Self::Share => "address_share",
             Self::Throttled => "client_throttled",
         }

@@ -147,7 +147,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     pub(crate) async fn run(mut self, shutdown: watch::Receiver<bool>) {
         let end = match self.resume().await {
-            Ok(()) => self.serve(shutdown).await,
+            Ok(()) => {
+                let journal = self.shared.journal.clone();
+                tokio::select! {
+                    end = self.serve(shutdown) => end,
+                    // Also while it waits for room in the open group.
+                    () = journal.refused() => End::Refused,
+                }
+            }
             Err(HubError::Dead | HubError::Filters | HubError::Subscribers) => End::Router,
         };
         self.finish(end).await;

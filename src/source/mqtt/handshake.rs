@@ -229,6 +229,9 @@ fn admit(
         Ok(permissions) => permissions,
         Err(refusal) => return Err((refusal, guest)),
     };
+    if shared.journal.admission().borrow().is_refused() {
+        return Err((Refusal::Busy, guest));
+    }
     let number = guest.number();
     let assigned = connect.client_id.is_empty().then(|| assigned_id(number));
     let client_id = assigned.clone().unwrap_or(connect.client_id);

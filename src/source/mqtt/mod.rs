@@ -17,6 +17,8 @@ mod delivery;
 mod descriptors;
 mod door;
 mod external;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod handshake;
 mod intake;
 mod listener;
@@ -37,6 +39,8 @@ pub mod users;
 
 pub use ack::{Ack, Reason};
 pub use external::{External, ExternalError, ExternalHandle, ExternalStatus};
+#[cfg(any(test, fuzzing))]
+pub use fuzz::session;
 pub use listener::{BindError, Deps, Handle, Listener, Status};
 pub use metrics::Metrics;
 pub use refused::Refused;

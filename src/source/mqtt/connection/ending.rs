@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Connection, Terms};
+use crate::source::mqtt::ack::Reason;
 use crate::source::mqtt::codec;
 use crate::source::mqtt::message::Message;
 use crate::source::mqtt::metrics::Metrics;
@@ -38,6 +39,8 @@ pub(super) enum End {
     Shutdown,
     /// The router for subscribers was replaced.
     Router,
+    /// Readings are refused: what is not acknowledged stays with the client.
+    Refused,
 }
 
 impl End {
@@ -52,6 +55,7 @@ impl End {
             Self::Revoked => Some(0x98),
             Self::Shutdown => Some(0x8B),
             Self::Router => Some(0x88),
+            Self::Refused => Some(0x97),
         }
     }
 }
@@ -69,6 +73,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
             End::TakenOver(_) => {
                 metrics.takeovers.inc();
+            }
+            End::Refused => {
+                // What was not handed on was not taken: sent again it is new.
+                let unknown = |wait: &Wait| matches!(wait, Wait::Refused(Reason::Repeated));
+                self.session.awaiting_release.retain(|_, wait| !unknown(wait));
             }
             _ => {}
         }
