@@ -205,8 +205,8 @@ fn clients_that_never_read_cost_bounded_memory() {
             tasks.spawn(async move {
                 let payload = vec![b'x'; [100, 1000, 20_000, 200_000][n]];
                 let mut io = peer::client(attacker(6), gateway, 4, &format!("loud-{n}")).await.unwrap();
-                for k in 0.. {
-                    let pkid = k % 60_000 + 1;
+                for k in 0u32.. {
+                    let pkid = (k % 60_000 + 1) as u16;
                     let topic = format!("noise/{}", k % 50);
                     io.write_all(&peer::publish(4, &topic, pkid, &payload)).await.unwrap();
                     peer::packet(&mut io).await.unwrap();
@@ -259,8 +259,9 @@ fn wildcard_subscriptions_of_five_hundred_clients_harm_nobody() {
         }
         let mut io = peer::client(attacker(7), gateway, 4, "loud").await.unwrap();
         let start = Instant::now();
-        for k in 0.. {
-            io.write_all(&peer::publish(4, &format!("hr/{}", k % 50), k % 60_000 + 1, b"72")).await.unwrap();
+        for k in 0u32.. {
+            let pkid = (k % 60_000 + 1) as u16;
+            io.write_all(&peer::publish(4, &format!("hr/{}", k % 50), pkid, b"72")).await.unwrap();
             peer::packet(&mut io).await.unwrap();
             if start.elapsed() > LENGTH {
                 break;
