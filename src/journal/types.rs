@@ -107,6 +107,12 @@ pub struct Bounds {
     pub to: Seq,
     /// When the bounds were fixed, ms since the epoch: decides `dt` and `hour` of the delivery.
     pub fixed_ms: i64,
+    /// Revision of the clock's anchors by which its times are told, whatever is known when it is sent again.
+    #[serde(default)]
+    pub clock: u32,
+    /// `fixed_ms` is a guess: the clock was not synchronised.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guessed: bool,
 }
 
 /// Why stored readings cannot be had right now.
@@ -118,6 +124,12 @@ pub enum ReadError {
     Open { generation: u32, cause: String },
     #[error("generation {generation} cannot be read ({cause}); run `fogbeat journal verify`")]
     Read { generation: u32, cause: String },
+    /// Its reader waits: what can be kept is there in a moment.
+    #[error(
+        "generation {generation} is damaged and not salvaged yet: a running gateway does it by itself, without one run \
+         `fogbeat journal salvage`"
+    )]
+    Damaged { generation: u32 },
 }
 
 /// Why an uplink's place could not be read or kept.
@@ -127,6 +139,8 @@ pub enum CursorError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read the cursor file {path}: {cause}; move it away to start at the oldest kept reading")]
     Read { path: PathBuf, cause: String },
+    #[error("generation {generation} was replaced or dropped while a batch was being made of it")]
+    Changed { generation: u32 },
     #[error("uplink name {0:?} is not usable: 1 to 64 of a-z, A-Z, 0-9, '-', '_', '.'")]
     Name(String),
 }

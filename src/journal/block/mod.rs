@@ -34,7 +34,7 @@ use crate::clock::BootId;
 use crate::reading::Reading;
 use crate::reading::summary::Summary;
 
-pub use envelope::{header, key, stored_len};
+pub use envelope::{header, key, may_begin, stored_len};
 
 /// Most bytes of one value. A sled leaf holds up to about 20 values and must stay under a quarter of its 512 KiB segment.
 pub const MAX_VALUE: usize = 4096;
@@ -51,7 +51,7 @@ const MAX_BODY: usize = 1 << 20;
 #[repr(u8)]
 pub enum Kind {
     Readings = 0,
-    /// A device's name; the key carries its number.
+    /// A device's name; the key carries its number, and so does `first_n`.
     Name = 1,
     /// What the generation as a whole is about (JSON).
     Generation = 2,
@@ -65,7 +65,7 @@ pub struct Header {
     pub kind: Kind,
     /// First four bytes of the boot id: tells which boot's monotonic time the stamps are.
     pub boot_tag: u32,
-    /// Which clock anchor the wall times are told by; 0 until an anchor is known.
+    /// Revision of the clock's anchors when it was written; 0 until one is known.
     pub clock_epoch: u32,
     pub generation: u32,
     pub first_n: u32,

@@ -10,8 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Weak;
 
-use super::{LANE, Spool, Tail, directory, remove_dir};
-use crate::journal::manifest::{Manifest, Record};
+use super::{LANE, Spool, Tail, remove_dir};
+use crate::journal::manifest::{Manifest, Record, State};
+use crate::journal::salvage;
 
 /// A database that is the generation no more.
 pub(super) struct Replaced {
@@ -20,6 +21,10 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
+    pub(super) fn new(dir: PathBuf, held: Weak<Tail>) -> Self {
+        Self { dir, held }
+    }
+
     /// Removes it when nobody reads in it any more; `false`: somebody does, or it cannot be removed just now.
     pub(super) fn removed(&self) -> bool {
         self.held.strong_count() == 0 && remove_dir(&self.dir).is_ok()
@@ -77,7 +82,7 @@ impl Spool {
         drop(state);
         // sled may write and sync when it is closed: not under the lock.
         drop(tail);
-        let replaced = Replaced { dir: old, held };
+        let replaced = Replaced::new(old, held);
         if !replaced.removed() {
             self.state().replaced.push(replaced);
         }
@@ -88,8 +93,9 @@ impl Spool {
     pub(super) fn remove_replaced(&self, manifest: &Manifest) -> io::Result<()> {
         for entry in fs::read_dir(self.dir.join(LANE))? {
             let entry = entry?;
-            let Some((number, revision)) = directory(&entry.file_name()) else { continue };
-            if manifest.generations.get(&number).is_some_and(|record| record.revision != revision) {
+            let Some((number, revision)) = salvage::directory(&entry.file_name()) else { continue };
+            let known = manifest.generations.get(&number);
+            if known.is_some_and(|record| record.state == State::Evicted || record.revision != revision) {
                 remove_dir(&entry.path())?;
             }
         }

@@ -151,7 +151,7 @@ async fn a_lost_key_is_told_stops_nothing_new_and_what_it_sealed_is_kept_until_i
     }
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
     let to = *running.journal.watch_watermark().borrow();
-    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(bounds).unwrap();
     cursor.confirm(bounds, Tally::default()).unwrap();
     running.journal.keep_house();

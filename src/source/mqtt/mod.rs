@@ -10,9 +10,12 @@
 //! identifiers (MQTT 5 clients are told); sessions and retained messages do not survive a restart.
 
 mod ack;
+mod buffers;
 mod codec;
 mod connection;
 mod delivery;
+mod descriptors;
+mod door;
 mod external;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
@@ -29,6 +32,7 @@ mod refused;
 mod router;
 mod session;
 mod shared;
+mod sources;
 mod tls;
 mod topic;
 pub mod users;
