@@ -13,6 +13,9 @@ pub struct Journal {
     pub commit_interval: Duration,
     /// A generation is sealed at about this size on disk.
     pub generation_size: ByteSize,
+    /// ... or when its oldest reading is so old: delivered readings leave the journal with their generation.
+    #[serde(with = "humantime_serde")]
+    pub generation_age: Duration,
     /// Delivered generations are kept this long to recognise re-sent readings after a restart.
     #[serde(with = "humantime_serde")]
     pub dedupe_window: Duration,
@@ -54,6 +57,7 @@ impl Default for Journal {
         Self {
             commit_interval: Duration::from_secs(1),
             generation_size: ByteSize::mib(16),
+            generation_age: Duration::from_secs(86_400),
             dedupe_window: Duration::from_secs(600),
             max_devices: 10_000,
             quota: None,
