@@ -275,7 +275,7 @@ impl Unconfirmed {
     fn of(world: &World) -> Self {
         let cursor = world.cursor();
         let place: serde_json::Value = serde_json::from_slice(&cursor).unwrap();
-        let from = place["open"][0]["from"].as_u64().unwrap();
+        let from = place["open"].as_array().unwrap().last().unwrap()["from"].as_u64().unwrap();
         let of_batch = |file: &std::path::PathBuf| file.to_str().unwrap().contains(&format!("-{from}-"));
         let files = reader::files(&world.lake()).into_iter().filter(of_batch);
         let files: Vec<_> = files.map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();

@@ -17,6 +17,8 @@ pub(super) trait Feed: Backlog + 'static {
     fn watermark(&self) -> watch::Receiver<Seq>;
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError>;
     fn open(&self) -> Vec<Bounds>;
+    /// A new batch is going to be read.
+    fn renew(&self) {}
     fn begin(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError>;
     /// Boots whose `clock` line is owed and in no batch yet.
     fn clocks_owed(&self) -> Vec<BootId>;
@@ -56,6 +58,9 @@ impl Feed for JournalFeed {
     }
     fn open(&self) -> Vec<Bounds> {
         self.cursor.open()
+    }
+    fn renew(&self) {
+        self.cursor.renew();
     }
     fn begin(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError> {
         self.cursor.begin_noting(bounds, note)

@@ -191,6 +191,7 @@ pub fn spawn(
     };
     let cursor =
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
+    cursor.set_required(config.required);
     let feed = Arc::new(JournalFeed::new(journal.clone(), cursor));
     let settings = driver::Settings {
         name: name.clone(),

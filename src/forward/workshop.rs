@@ -13,7 +13,7 @@ use super::patience::{Leave, leave};
 use super::{Failure, Origin};
 use crate::clock::{BootId, Clock, Correction, WallQuality};
 use crate::config::Encoding;
-use crate::journal::{Bounds, ClockNote, Page, Seq, Tally};
+use crate::journal::{Bounds, ClockNote, CursorError, Page, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -148,9 +148,15 @@ impl<F: Feed> Workshop<F> {
         };
         let told = self.carry(&self.feed.clocks_owed());
         let members = self.pack(bounds)?;
-        self.feed
-            .begin(bounds, &ClockNote { guessed: self.guessed.clone(), told })
-            .map_err(|error| Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY))?;
+        match self.feed.begin(bounds, &ClockNote { guessed: self.guessed.clone(), told }) {
+            Ok(()) => {}
+            Err(CursorError::Changed { .. }) => {
+                // At the quota something gave way after it was read: the batch is made of what there is now.
+                self.begin_anew(self.from, known);
+                return self.next_batch(close);
+            }
+            Err(error) => return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY)),
+        }
         let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });
         Ok(Outcome::Built(Built { bounds, members, tally }))
@@ -218,6 +224,9 @@ impl<F: Feed> Workshop<F> {
 
     /// Reads on until the batch is full (`true`) or nothing more is durable.
     fn fill(&mut self, until: Until) -> Result<bool, Failure> {
+        if self.lines.is_empty() {
+            self.feed.renew();
+        }
         self.held = None;
         let patience = match until {
             Until::Bytes(_) => self.clock.patient_until(),

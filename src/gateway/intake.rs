@@ -77,6 +77,7 @@ impl Intake {
                 clock: clock.clone(),
                 mappings: mappings.clone(),
                 state_dir: state.path().to_owned(),
+                buffers: config::Account::of(config).buffers(),
             };
             let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
             let handle = listener.handle();

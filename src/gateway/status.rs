@@ -24,6 +24,9 @@ pub struct Status {
     pub phase: Phase,
     /// Stages that have not made progress within their deadline.
     pub late: Vec<&'static str>,
+    /// What keeps readings from being taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     pub uptime_s: u64,
     pub clock: clock::Status,
     pub process: Usage,
@@ -82,6 +85,7 @@ impl Sources {
             site: self.site.clone(),
             phase: self.health.phase(),
             late: self.health.late(now),
+            trouble: self.health.trouble(),
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
             clock: self.clock.status(),
             process: process::usage(),

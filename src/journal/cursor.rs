@@ -7,9 +7,10 @@
 //! Beside the cursor stands what became of the numbers before it ([`super::tally`]), counted batch by batch as the cursor
 //! passes them: a batch that is sent again after a crash counts once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ struct Shared {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     place: Mutex<Kept>,
+    /// Loses first at the quota.
+    optional: AtomicBool,
 }
 
 struct Kept {
@@ -44,6 +47,8 @@ struct Kept {
     confirmed: Vec<(Bounds, Tally)>,
     written: bool,
     written_at: Instant,
+    /// Generations whose contents have changed since the batch under way was begun to be read.
+    changed: BTreeSet<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,9 +168,16 @@ impl UplinkCursor {
     fn new(name: &str, path: PathBuf, disk: Arc<dyn Disk>, place: Place, written: bool) -> Self {
         let ends = place.open.iter().map(|open| open.to).chain([place.cursor]);
         let reached = ends.map(Seq::last_generation).max().unwrap_or(0);
-        let kept = Kept { place, reached, confirmed: Vec::new(), written, written_at: Instant::now() };
-        let place = Mutex::new(kept);
-        Self(Arc::new(Shared { name: name.to_owned(), path, disk, place }))
+        let place = Mutex::new(Kept {
+            place,
+            reached,
+            confirmed: Vec::new(),
+            written,
+            written_at: Instant::now(),
+            changed: BTreeSet::new(),
+        });
+        let optional = AtomicBool::new(false);
+        Self(Arc::new(Shared { name: name.to_owned(), path, disk, place, optional }))
     }
 
     pub fn name(&self) -> &str {
@@ -204,6 +216,32 @@ impl UplinkCursor {
         self.kept().place.open.clone()
     }
 
+    /// Whether it keeps what it needs at the quota as long as any other.
+    pub fn is_required(&self) -> bool {
+        !self.0.optional.load(Ordering::Relaxed)
+    }
+
+    /// An uplink that is not required loses first at the quota. Every uplink is, until this says otherwise.
+    pub fn set_required(&self, required: bool) {
+        self.0.optional.store(!required, Ordering::Relaxed);
+    }
+
+    /// A new batch is going to be read: what has changed before does not matter to it.
+    pub fn renew(&self) {
+        self.kept().changed.clear();
+    }
+
+    /// Says that a generation's contents are about to change, under the lock of all generations; `false` when a batch
+    /// under way has some of it. A batch that is being read meanwhile cannot be begun any more, and is read again.
+    pub(super) fn claim(&self, generation: u32) -> bool {
+        let mut kept = self.kept();
+        if kept.place.open.iter().any(|bounds| has(bounds, generation)) {
+            return false;
+        }
+        kept.changed.insert(generation);
+        true
+    }
+
     /// Boots that this uplink got guessed times of, and whose `clock` line is in no batch yet.
     pub fn clocks_owed(&self) -> Vec<BootId> {
         self.kept().place.clocks.owed()
@@ -217,7 +255,8 @@ impl UplinkCursor {
     /// Fixes a batch's bounds, on disk before it returns. Blocking.
     ///
     /// # Errors
-    /// When the file cannot be written; the batch must not be sent then.
+    /// When the file cannot be written; the batch must not be sent then. [`CursorError::Changed`] when what was read for
+    /// it is not so any more: read it again.
     pub fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
         self.begin_noting(bounds, &ClockNote::default())
     }
@@ -228,6 +267,9 @@ impl UplinkCursor {
     /// As [`Self::begin`].
     pub fn begin_noting(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError> {
         let mut kept = self.kept();
+        if let Some(&generation) = kept.changed.iter().find(|&&generation| has(&bounds, generation)) {
+            return Err(CursorError::Changed { generation });
+        }
         let clocks = kept.place.clocks.clone();
         kept.reached = kept.reached.max(bounds.to.last_generation());
         kept.place.open.push(bounds);
@@ -331,4 +373,9 @@ impl Kept {
             }
         }
     }
+}
+
+/// Whether some of a generation lies within the bounds.
+fn has(bounds: &Bounds, generation: u32) -> bool {
+    bounds.to > Seq::new(generation, 0) && bounds.from < Seq::new(generation.saturating_add(1), 0)
 }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use super::block::{self, BlockError, Encoder, Kind};
 use super::disk::Disk;
 use super::keys::{KeyId, Keys, Sealer};
+use super::quota::Trouble;
 
 /// First key that is no block.
 const NAMES: u64 = 1 << 63;
@@ -48,6 +49,16 @@ pub enum GenerationError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Block(#[from] BlockError),
+}
+
+impl GenerationError {
+    /// What is wrong with the disk, if that is the cause.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => Trouble::of(error),
+            Self::Sled(_) | Self::Panicked(_) | Self::Deadline | Self::Block(_) => None,
+        }
+    }
 }
 
 pub struct Generation {

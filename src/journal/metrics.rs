@@ -1,6 +1,6 @@
 //! The journal's counters.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +27,7 @@ pub struct Metrics {
     pub generations: Gauge,
     pub blobs: Gauge,
     pub lost: Counter,
+    pub quota: Arc<super::quota::Metrics>,
     thinned: Counter,
     thinnings: Counter,
     missing_keys: Gauge,
@@ -48,6 +49,7 @@ impl Default for Metrics {
             generations: Gauge::default(),
             blobs: Gauge::default(),
             lost: Counter::default(),
+            quota: Arc::default(),
             thinned: Counter::default(),
             thinnings: Counter::default(),
             missing_keys: Gauge::default(),
@@ -92,6 +94,7 @@ impl Metrics {
             self.missing_keys.clone(),
         );
         r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+        self.quota.register(r);
     }
 
     pub(super) fn encryption(&self, encryption: &super::Encryption) {

@@ -13,7 +13,8 @@
 //!   told as withheld, and kept until the quota takes them.
 //!
 //! # What it does not
-//! - It does not know the network, and it drops nothing by itself: a full disk stops acknowledgements.
+//! - It does not know the network, and it drops nothing but at its [`quota`], as configured and told by gaps: a disk that
+//!   others fill stops acknowledgements.
 //! - It does not recognise a re-sent reading that carries no stamp of its device.
 //!
 //! # How
@@ -40,6 +41,7 @@ mod mark;
 mod metrics;
 mod policy;
 mod proof;
+mod quota;
 mod spool;
 mod tally;
 mod thin;
@@ -70,6 +72,7 @@ pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use proof::{Facts, Given, Proof, Readable, unexplained};
+pub use quota::{Admission, QuotaStatus, Trouble};
 pub use spool::{Encryption, GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
 pub use tally::{Began, Tally, UplinkAccount};
 pub use thin::{Level as ThinLevel, ThinError};
@@ -87,10 +90,15 @@ use intake::Intake;
 use keys::Keyring;
 use mark::Mark;
 use policy::{Decision, Policy};
+use quota::Keeper;
 use spool::Spool;
 
 /// How often delivered generations are looked for and cursors written.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// The same while the disk is in trouble: its return is noticed within this time.
+const TROUBLED: Duration = Duration::from_secs(1);
+/// Least time between two rounds, however often the committer asks.
+const HOUSE_PAUSE: Duration = Duration::from_millis(100);
 /// Delivered generations that are kept to recognise re-sent readings after a restart.
 const KEPT_DELIVERED: usize = 2;
 /// Readings that are read back at start for that purpose.
@@ -109,6 +117,7 @@ struct Inner {
     devices: Devices,
     spool: Arc<Spool>,
     cursors: cursor::Cursors,
+    keeper: Keeper,
     metrics: Arc<Metrics>,
     /// Newest durable ticket, as the committer knows it.
     durable: AtomicU64,
@@ -146,6 +155,7 @@ pub struct JournalStatus {
     pub generations: usize,
     pub bytes: u64,
     pub head: u64,
+    pub quota: QuotaStatus,
     pub encryption: Encryption,
 }
 
@@ -160,13 +170,15 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let dir = state_dir.join("spool");
+        // Looked at before anything is touched: an open that is cut off by a full disk leaves things half done.
+        quota::room_to_open(&dir).map_err(|trouble| OpenError::NoRoom { path: dir.clone(), trouble })?;
         let keys = KeySource::of(settings).load_or_make()?;
         let (journal, recovered, mark) =
             Self::take_stock(settings, keys, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
         journal.remember_newest();
-        let size = settings.generation_size.as_u64();
+        let size = journal.inner.keeper.limits().generation;
         let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
-        let dir = state_dir.join("spool");
         committer.start().map_err(|source| OpenError::Head { path: dir.clone(), source })?;
         // One order at a time: the driver waits for its end.
         let (orders, receiver) = sync_channel(1);
@@ -206,17 +218,21 @@ impl Journal {
         let unusable = |source| OpenError::Directory { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let mark = Mark::open(&dir).map_err(unusable)?;
+        let quota_disk = Arc::clone(&disk);
         let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark, Keyring::new(keys))?;
         spool.tell_missing_keys();
         let cursors = cursor::Cursors::open(&dir, disk)?;
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
         metrics.lost.inc_by(recovered.lost);
+        let keeper =
+            Keeper::open(&dir, settings, &*quota_disk, Arc::clone(&metrics.quota)).map_err(unusable)?;
         let inner = Inner {
             intake: Intake::new(),
             devices: Devices::new(settings.max_devices),
             spool: Arc::new(spool),
             cursors,
+            keeper,
             metrics,
             durable: AtomicU64::new(0),
             committed: Notify::new(),
@@ -255,6 +271,11 @@ impl Journal {
         if duplicates > 0 {
             self.inner.metrics.duplicates.inc_by(duplicates as u64);
         }
+    }
+
+    /// Would [`Journal::append`] wait now, because the disk does not keep up?
+    pub fn full(&self) -> bool {
+        self.inner.intake.full()
     }
 
     /// The proof, if the ticket's group is on disk.
@@ -369,6 +390,7 @@ impl Journal {
         let keys = KeySource::of(settings).load_again()?;
         self.inner.spool.keyring().replace(keys);
         self.inner.spool.tell_missing_keys();
+        self.inner.metrics.encryption(&self.inner.spool.encryption());
         Ok(())
     }
 
@@ -466,6 +488,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
+            quota: self.inner.keeper.status(),
             encryption: self.inner.spool.encryption(),
         }
     }
@@ -504,16 +527,18 @@ impl Journal {
     /// Removes what every uplink has confirmed, and writes cursors. Blocking.
     fn keep_house(&self) {
         let inner = &self.inner;
-        for cursor in inner.cursors.list() {
+        let cursors = inner.cursors.list();
+        for cursor in &cursors {
             if let Err(error) = cursor.sync() {
-                tracing::warn!(uplink = cursor.name(), %error, "a cursor cannot be written");
+                self.grumble(cursor.name(), &error);
             }
         }
         if let Some(lowest) = inner.cursors.lowest()
             && let Err(error) = inner.spool.remove_delivered(lowest, inner.dedupe_window, KEPT_DELIVERED)
         {
-            tracing::warn!(%error, "delivered generations cannot be removed");
+            self.grumble("delivered generations", &error);
         }
+        inner.keeper.turn(&inner.spool, &cursors, &|| self.thin_one());
         inner.spool.close_idle();
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
@@ -523,6 +548,35 @@ impl Journal {
         inner.metrics.blobs.set(blobs as i64);
         if blobs > 0 {
             tracing::error!(blobs, "sled has written unsynced blob files: a defect; please report it");
+        }
+    }
+}
+
+impl Journal {
+    /// A small file could not be written: known and told already while the disk is in trouble.
+    fn grumble(&self, what: &str, error: &dyn std::fmt::Display) {
+        if self.inner.keeper.admission().borrow().trouble().is_some() {
+            tracing::debug!(what, %error, "cannot be written now");
+        } else {
+            tracing::warn!(what, %error, "cannot be written; it is tried again");
+        }
+    }
+
+    /// Whether readings are taken, and what is in the way.
+    pub fn admission(&self) -> watch::Receiver<Admission> {
+        self.inner.keeper.admission()
+    }
+
+    /// Waits while readings are refused.
+    pub async fn admitted(&self) {
+        // An error means that the journal is gone, and with it whoever asks.
+        let _ = self.admission().wait_for(|admission| !admission.is_refused()).await;
+    }
+
+    /// Returns once readings are refused.
+    pub async fn refused(&self) {
+        if self.admission().wait_for(|admission| admission.is_refused()).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -585,10 +639,16 @@ async fn keep_house(journal: Journal) {
     let mut every = tokio::time::interval(HOUSEKEEPING);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        every.tick().await;
+        let troubled = journal.inner.keeper.admission().borrow().trouble().is_some();
+        tokio::select! {
+            _ = every.tick() => {}
+            () = journal.inner.keeper.wake.notified() => {}
+            () = tokio::time::sleep(TROUBLED), if troubled => {}
+        }
         let journal = journal.clone();
         if tokio::task::spawn_blocking(move || journal.keep_house()).await.is_err() {
             tracing::error!("housekeeping of the journal panicked");
         }
+        tokio::time::sleep(HOUSE_PAUSE).await;
     }
 }

@@ -1,5 +1,6 @@
 mod accounts;
 mod keyed;
+mod model;
 
 use std::num::NonZeroU16;
 use std::sync::Mutex;

@@ -66,7 +66,14 @@ impl Verified {
 impl Spool {
     /// First number that is kept.
     pub fn oldest(&self) -> Option<Seq> {
-        self.record_at_or_after(0).map(|(number, _)| Seq::new(number, 0))
+        let state = self.state();
+        let kept = state.manifest.generations.iter().find(|(_, record)| record.state != State::Evicted);
+        kept.map(|(&number, _)| Seq::new(number, 0))
+    }
+
+    /// The head's number and its bytes on disk.
+    pub fn head_bytes(&self) -> Option<(u32, u64)> {
+        self.state().head.as_ref().map(|head| (head.number(), head.bytes()))
     }
 
     /// Readings at or after `cursor` and before `watermark`; what was thinned is none any more.
@@ -82,7 +89,10 @@ impl Spool {
                 record.count
             };
             let from = if number == cursor.generation() { cursor.n() } else { 0 };
-            u64::from(count.saturating_sub(from))
+            let missing = record.missing.iter().filter(|missing| missing.last >= from);
+            let missing: u64 =
+                missing.map(|missing| u64::from(missing.last - missing.first.max(from)) + 1).sum();
+            u64::from(count.saturating_sub(from)).saturating_sub(missing)
         });
         counts.sum()
     }
@@ -212,6 +222,8 @@ impl Spool {
                         let count = block::header(&stored.value).map_or(1, |header| header.count);
                         verified.sealed += u64::from(count);
                         n = stored.first_n + count;
+                        // Whole, and there for whoever has the key.
+                        verified.found(stored.first_n, n);
                     }
                     Ok(header) => {
                         verified.readings += u64::from(header.count);

@@ -11,6 +11,7 @@
 //! ```
 
 mod account;
+mod evict;
 mod head;
 mod house;
 mod keyed;
@@ -32,9 +33,11 @@ use super::identity;
 use super::keys::{Keyring, Keys};
 use super::manifest::{Found, Manifest, Missing, Record, Sealed, State};
 use super::mark::Mark;
-use super::types::{GapCause, ReadError, Seq};
+use super::quota::Trouble;
+use super::types::{CursorError, GapCause, ReadError, Seq};
 use crate::clock::Clock;
 
+pub use evict::Evicted;
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
 pub use keyed::Encryption;
@@ -57,10 +60,25 @@ pub enum OpenError {
     Directory { path: PathBuf, source: io::Error },
     #[error("cannot start a new generation in {path}: {source}; check free space and permissions")]
     Head { path: PathBuf, source: GenerationError },
+    #[error("{trouble}, and the journal in {path} cannot be opened; {}", .trouble.remedy())]
+    NoRoom { path: PathBuf, trouble: Trouble },
     #[error(transparent)]
     Keys(#[from] super::keys::KeyError),
     #[error(transparent)]
-    Cursors(#[from] super::types::CursorError),
+    Cursors(#[from] CursorError),
+}
+
+impl OpenError {
+    /// What is wrong with the disk, if that is the cause: it is worth trying again when the disk is well.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Directory { source, .. } => Trouble::of(source),
+            Self::Head { source, .. } => source.trouble(),
+            Self::NoRoom { trouble, .. } => Some(*trouble),
+            Self::Cursors(CursorError::Write { source, .. }) => Trouble::of(source),
+            Self::Cursors(_) | Self::Keys(_) => None,
+        }
+    }
 }
 
 pub struct Spool {

@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 
 use super::read::{gap, page, unnamed};
 use super::{READ_BLOCKS, Spool, remove_dir};
-use crate::journal::block;
+use crate::journal::block::{self, BlockError};
 use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Record, Sealed, State, Summaries};
@@ -157,7 +157,8 @@ impl Spool {
                     record.summaries = Some(thinned.summaries);
                     record.missing.clone_from(&thinned.missing);
                     record.bytes = thinned.after;
-                    record.sealed = thinned.key.map(|key| Sealed { key, withheld: false });
+                    let withheld = record.sealed.is_some_and(|sealed| sealed.withheld);
+                    record.sealed = thinned.key.map(|key| Sealed { key, withheld });
                 })
             }
             _ => Ok(false),
@@ -214,7 +215,14 @@ impl Spool {
                     break;
                 }
                 let mut summaries = Vec::new();
-                if let Err(error) = block::decode_summaries(&stored.value, &keys, &mut summaries) {
+                let opened = block::decode_summaries(&stored.value, &keys, &mut summaries);
+                if let Err(BlockError::Sealed(_)) = opened {
+                    // Their readings are told of as thinned; they themselves are kept for when the key is back.
+                    self.keep_withheld(number).map_err(|error| failed(error.into()))?;
+                    k = known.count;
+                    break;
+                }
+                if let Err(error) = opened {
                     tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");
                     continue;
                 }
