@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::clock::{BootId, Stamp, WallQuality};
+use crate::clock::{BootId, BootTimes, Stamp, WallQuality};
 use crate::config::from_toml;
 use crate::journal::block::{self, BlockError, Encoder, Kind, MAX_VALUE, Place};
 use crate::journal::{KeyId, Keys};
@@ -137,7 +137,7 @@ fn told(reading: &Reading) {
     LineContext::new("spool", "gateway", None).write_reading(
         &mut line,
         1,
-        BootId([7; 16]),
+        &BootTimes::unknown(BootId([7; 16])),
         "x\"\u{7f}é",
         reading,
     );

@@ -287,7 +287,7 @@ impl World {
         if page.next == from {
             return;
         }
-        let bounds = Bounds { from, to: page.next, fixed_ms: 1 };
+        let bounds = Bounds { from, to: page.next, fixed_ms: 1, clock: 0, guessed: false };
         // A batch that could not be written down is not sent.
         if cursor.begin(bounds).is_ok() {
             place.open.push(bounds);
