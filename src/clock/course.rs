@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 
 use super::Anchor;
 
-/// Stamps may be under way for so long while the course is changed.
-const MARGIN_MS: u64 = 50;
+/// A stamp, or a change of the course, may be under way for so long: a busy machine lets a thread wait.
+const MARGIN_MS: u64 = 1_000;
 /// Time runs at 1 - 1/this while stamps are ahead.
 const SLOWER: u64 = 2;
 
@@ -39,8 +39,14 @@ impl Course {
 
     /// The course from `now` on towards another offset: never backward, also for stamps that are under way.
     pub(super) const fn turn_to(&self, offset: i64, now: u64) -> Self {
-        // Two courses that both run slower agree wherever they meet; from full speed the turn lies a little ahead.
-        let from = if self.ahead_at(now) > 0 { now } else { now.saturating_add(MARGIN_MS) };
+        // Two courses that both run slower agree from where they part, so that one lies a little back; from full speed
+        // the turn lies a little ahead.
+        let from = if self.ahead_at(now) > 0 {
+            let back = now.saturating_sub(MARGIN_MS);
+            if back > self.ahead_from { back } else { self.ahead_from }
+        } else {
+            now.saturating_add(MARGIN_MS)
+        };
         let ahead = self.wall_at(from).wrapping_sub(offset.wrapping_add(from as i64));
         let ahead_ms = if ahead > 0 { ahead as u64 } else { 0 };
         Self { offset, ahead_from: from, ahead_ms, synced: true }
