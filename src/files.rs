@@ -1,4 +1,4 @@
-//! Small files that are replaced whole.
+//! Small files that are replaced whole, and whose damage is noticed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -30,4 +30,68 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
     directory.sync_all()
+}
+
+/// The text with a last line that holds its sum: JSON stays JSON (lines of it).
+pub fn with_sum(mut text: Vec<u8>) -> Vec<u8> {
+    if !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    let sum = crc32c::crc32c(&text);
+    text.extend_from_slice(format!("{SUM}{sum:08x}\"}}\n").as_bytes());
+    text
+}
+
+/// The text that [`with_sum`] was given. One without a sum, as older versions wrote it, is taken as it is.
+///
+/// # Errors
+/// When the sum does not fit: the file is damaged.
+pub fn without_sum(bytes: &[u8]) -> Result<&[u8], SumError> {
+    let length = SUM.len() + 11;
+    let Some((text, last)) = bytes.len().checked_sub(length).and_then(|at| bytes.split_at_checked(at)) else {
+        return Ok(bytes);
+    };
+    if !last.starts_with(SUM.as_bytes()) {
+        return Ok(bytes);
+    }
+    let expected = format!("{SUM}{:08x}\"}}\n", crc32c::crc32c(text));
+    if last == expected.as_bytes() { Ok(text) } else { Err(SumError) }
+}
+
+/// How the line with the sum begins.
+const SUM: &str = "{\"crc32c\":\"";
+
+/// The bytes are not those that were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its checksum does not match: the file is damaged")]
+pub struct SumError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        #[derive(serde::Deserialize, PartialEq, Debug)]
+        struct Place {
+            cursor: u64,
+        }
+        let read = |bytes: &[u8]| {
+            let text = without_sum(bytes).ok()?;
+            serde_json::from_slice::<Place>(text).ok()
+        };
+        let written = with_sum(b"{\"cursor\":4294967396}".to_vec());
+        assert_eq!(read(&written), Some(Place { cursor: 4_294_967_396 }));
+        assert_eq!(read(b"{\"cursor\":7}"), Some(Place { cursor: 7 }), "an older version's file");
+        for bit in 0..written.len() * 8 {
+            let mut hurt = written.clone();
+            hurt[bit / 8] ^= 1 << (bit % 8);
+            // What is hurt in the sum's own line may leave the text whole.
+            assert!(matches!(read(&hurt), None | Some(Place { cursor: 4_294_967_396 })), "bit {bit}");
+        }
+        for length in 0..written.len() {
+            let cut = written.get(..length).unwrap();
+            assert!(matches!(read(cut), None | Some(Place { cursor: 4_294_967_396 })), "cut at {length}");
+        }
+    }
 }

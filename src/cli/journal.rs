@@ -2,8 +2,10 @@
 //! itself; without one, the command locks the state directory and does.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
+use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -11,7 +13,8 @@ use super::{Common, Failure, Kind, key, offline, output, status};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
-use crate::journal::{Facts, Journal, Readable};
+use crate::journal::salvage;
+use crate::journal::{Facts, Journal, Readable, SalvageError};
 use crate::reading::validity::DeviceTimeWindow;
 use crate::state::StateDir;
 
@@ -34,14 +37,45 @@ pub enum Command {
     /// Write every reading that is kept as JSON lines, delivered or not; moves no cursor
     #[command(after_help = "Example: fogbeat journal export | gzip > readings.json.gz")]
     Export,
+    /// Keep what can be kept of damaged generations; a running gateway does it by itself
+    #[command(
+        after_help = "What cannot be kept is delivered as `gap` lines. The damaged files stay in the spool's \
+        quarantine/ for a look, within [journal] quarantine.\nExample: fogbeat journal salvage"
+    )]
+    Salvage {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The child in which a damaged generation is read; started by fogbeat itself
+    #[command(name = salvage::WORKER, hide = true, after_help = "Example: fogbeat journal salvage")]
+    SalvageWorker(Job),
     /// Manage the keys that the journal is encrypted with
     #[command(subcommand, after_help = "Example: fogbeat journal key new /etc/fogbeat/journal.keys")]
     Key(key::Command),
 }
 
+/// What the child is to do.
+#[derive(Debug, clap::Args)]
+pub struct Job {
+    #[arg(long)]
+    generation: u32,
+    #[arg(long)]
+    count: u32,
+    #[arg(long)]
+    source: PathBuf,
+    #[arg(long)]
+    target: PathBuf,
+}
+
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     if let Command::Key(command) = command {
         return key::run(common, command);
+    }
+    if let Command::SalvageWorker(Job { generation, count, source, target }) = command {
+        let (source, target) = (source.clone(), target.clone());
+        let job = salvage::Job { generation: *generation, source, target, count: *count };
+        return salvage::work(&job).map_err(Failure::unavailable);
     }
     let config = common.load()?;
     let looker = Looker::find(&config)?;
@@ -49,6 +83,9 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
         Command::Inspect { json } => show(&looker.inspect()?, *json),
         Command::Verify { json } => verify(&looker, *json),
         Command::Export => export(&looker),
+        Command::Salvage { json } => salvage(&looker, *json),
+        // Done above, without a configuration.
+        Command::SalvageWorker(_) => Ok(()),
         Command::Key(_) => Ok(()),
     }
 }
@@ -82,6 +119,31 @@ impl Looker {
         match self {
             Self::Daemon(socket) => understood(control::ask(socket, &Request::JournalVerify { generation })?),
             Self::Own { journal, .. } => Ok(look::verify(journal, generation)),
+        }
+    }
+
+    fn damaged(&self) -> Result<Vec<u32>, Failure> {
+        match self {
+            Self::Daemon(_) => {
+                let inspected = self.inspect()?;
+                understood(inspected.pointer("/damage/waiting").cloned().unwrap_or_else(|| json!([])))
+            }
+            Self::Own { journal, .. } => Ok(journal.damaged()),
+        }
+    }
+
+    /// `None`: somebody else has done it meanwhile.
+    fn salvage(&self, generation: u32, look: &mut dyn FnMut()) -> Result<Option<Value>, Failure> {
+        match self {
+            Self::Daemon(socket) => {
+                Ok(Some(control::ask(socket, &Request::JournalSalvage { generation })?)
+                    .filter(|v| !v.is_null()))
+            }
+            Self::Own { journal, .. } => match journal.salvage(generation, look) {
+                Ok(repaired) => Ok(Some(serde_json::to_value(repaired).map_err(Failure::defect)?)),
+                Err(SalvageError::NotDamaged(_)) => Ok(None),
+                Err(error) => Err(Failure::unavailable(error)),
+            },
         }
     }
 
@@ -131,6 +193,23 @@ fn verify(looker: &Looker, as_json: bool) -> Result<(), Failure> {
             broken.join(", ")
         )),
     }
+}
+
+fn salvage(looker: &Looker, as_json: bool) -> Result<(), Failure> {
+    // Hidden when standard error is no terminal.
+    let progress = ProgressBar::new_spinner();
+    let mut reports = Vec::new();
+    for generation in looker.damaged()? {
+        progress.set_message(format!("salvaging generation {generation}"));
+        progress.enable_steady_tick(Duration::from_millis(100));
+        reports.extend(looker.salvage(generation, &mut || {})?);
+    }
+    progress.finish_and_clear();
+    if reports.is_empty() && !as_json {
+        eprintln!("fogbeat: nothing waits to be salvaged");
+        return Ok(());
+    }
+    show(&json!({ "salvaged": reports }), as_json)
 }
 
 fn export(looker: &Looker) -> Result<(), Failure> {

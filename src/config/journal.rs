@@ -23,6 +23,8 @@ pub struct Journal {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<ByteSize>,
     pub when_full: WhenFull,
+    /// Damaged generations are kept for a look within this many bytes.
+    pub quarantine: ByteSize,
     /// Keys that the journal is encrypted with, the last one for what is new. `None`: the systemd credential
     /// `journal-key` if there is one, else no encryption.
     pub key_file: Option<PathBuf>,
@@ -56,6 +58,7 @@ impl Default for Journal {
             max_devices: 10_000,
             quota: None,
             when_full: WhenFull::default(),
+            quarantine: ByteSize::mib(64),
             key_file: None,
         }
     }

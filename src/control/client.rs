@@ -42,7 +42,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError
 
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let patience = match request {
-        Request::JournalVerify { .. } => LONG_PATIENCE,
+        Request::JournalVerify { .. } | Request::JournalSalvage { .. } => LONG_PATIENCE,
         _ => PATIENCE,
     };
     let mut stream = UnixStream::connect(path)?;

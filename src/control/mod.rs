@@ -29,6 +29,8 @@ pub enum Request {
     JournalInspect,
     /// Reads every value of one generation.
     JournalVerify { generation: u32 },
+    /// Salvages one damaged generation now.
+    JournalSalvage { generation: u32 },
     /// Some of what is kept as JSON lines, from this number on.
     JournalPage { from: u64 },
 }

@@ -85,8 +85,8 @@ struct Line {
     /// Last position the line speaks of.
     last: Seq,
     reading: bool,
-    /// Why the numbers from `position` to `last` are missing.
-    gap: Option<GapCause>,
+    /// How many numbers it says are missing, and why.
+    gap: Option<(GapCause, u64)>,
 }
 
 /// What all lines of a page have in common.
@@ -177,7 +177,11 @@ impl Lines {
         }
         let len = u32::try_from(self.text.len() - offset).unwrap_or(u32::MAX);
         let reading = matches!(entry, Entry::Reading { .. });
-        let gap = if let Entry::Gap { cause, .. } = entry { Some(*cause) } else { None };
+        let gap = match entry {
+            Entry::Gap { at, first, last, cause, .. } if at != first => Some((*cause, last.0 - first.0 + 1)),
+            Entry::Gap { cause, .. } => Some((*cause, end.0.saturating_sub(start.0))),
+            _ => None,
+        };
         self.spool.get_or_insert_with(|| Arc::clone(&context.spool));
         self.lines.push(Line { device, start: offset32, len, position: start, last, reading, gap });
         *position = end;
@@ -259,8 +263,8 @@ impl Lines {
         let mut tally = Tally::default();
         for line in &self.lines {
             tally.delivered += u64::from(line.reading);
-            if let Some(cause) = line.gap {
-                tally.tell(cause, line.last.0.saturating_sub(line.position.0) + 1);
+            if let Some((cause, numbers)) = line.gap {
+                tally.tell(cause, numbers);
             }
         }
         tally

@@ -33,6 +33,8 @@ pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
 const READ_AHEAD: u64 = 1_000;
 /// How often readings that wait for the clock are looked at again.
 const HELD_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the journal is asked again for what is being salvaged there.
+const SALVAGE_POLL: Duration = Duration::from_millis(250);
 /// A wait without an end, for a timer that is not set.
 const FAR: Duration = Duration::from_secs(86_400);
 
@@ -104,6 +106,8 @@ pub(super) struct Driver<U, F> {
     pause: Option<Instant>,
     /// The cursor could not be written: not tried before this moment.
     confirm_after: Option<Instant>,
+    /// The journal is being repaired where the next entry is: not asked before this moment.
+    repair_until: Option<Instant>,
     /// Since when entries wait that are in no batch yet.
     waiting: Option<Instant>,
     /// The watermark at which the journal was found to hold nothing more.
@@ -159,6 +163,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             retry_now,
             pause: None,
             confirm_after: None,
+            repair_until: None,
             waiting: None,
             exhausted: None,
             held: None,
@@ -296,6 +301,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.workshop.is_some()
             && !self.paused(now)
             && self.held.is_none()
+            && self.repair_until.is_none_or(|until| until <= now)
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
     }
@@ -343,6 +349,10 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
                 self.board.open_batches(self.window.len());
             }
             Outcome::Exhausted => {}
+            Outcome::Waiting => {
+                self.exhausted = None;
+                self.repair_until = Some(Instant::now() + SALVAGE_POLL);
+            }
             Outcome::Failed(failure) => {
                 self.exhausted = None;
                 self.failed(failure, true);
@@ -440,6 +450,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
         if let Some(held) = self.held {
             return held;
+        }
+        if let Some(until) = self.repair_until.filter(|until| *until > now) {
+            return until;
         }
         match self.waiting {
             Some(since) if self.may_begin(now) => {

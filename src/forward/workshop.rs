@@ -13,7 +13,7 @@ use super::patience::{Leave, leave};
 use super::{Failure, Origin};
 use crate::clock::{BootId, Clock, Correction, WallQuality};
 use crate::config::Encoding;
-use crate::journal::{Bounds, ClockNote, CursorError, Page, Seq, Tally};
+use crate::journal::{Bounds, ClockNote, CursorError, Page, ReadError, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -50,8 +50,23 @@ pub(super) enum Outcome {
     Built(Built),
     /// Everything durable was read and there is no batch to send yet.
     Exhausted,
+    /// What comes next is being salvaged; to be asked again in a moment.
+    Waiting,
     /// Nothing is lost or half done; the job can be given again.
     Failed(Failure),
+}
+
+/// Why a job was not done.
+enum Stop {
+    Failed(Failure),
+    /// The journal is being repaired there.
+    Waiting,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 pub(super) struct Workshop<F> {
@@ -125,16 +140,23 @@ impl<F: Feed> Workshop<F> {
             Job::Fill | Job::Close => self.next_batch(job == Job::Close),
             Job::Again(bounds) => self.again(bounds),
         };
-        result.unwrap_or_else(Outcome::Failed)
+        result.unwrap_or_else(|stop| match stop {
+            Stop::Failed(failure) => Outcome::Failed(failure),
+            Stop::Waiting => Outcome::Waiting,
+        })
     }
 
-    fn next_batch(&mut self, close: bool) -> Result<Outcome, Failure> {
+    fn next_batch(&mut self, close: bool) -> Result<Outcome, Stop> {
         let known = self.clock.anchors().revision();
         if self.clock_revision != known {
             // What is known now may tell the lines so far a better time: they are written again.
             self.begin_anew(self.from, known);
         }
-        let full = self.fill(Until::Bytes(self.max_bytes))?;
+        let full = match self.fill(Until::Bytes(self.max_bytes)) {
+            // What was read before it need not wait.
+            Err(Stop::Waiting) if close && !self.lines.is_empty() => false,
+            full => full?,
+        };
         if self.lines.is_empty() || !(full || close) {
             return Ok(Outcome::Exhausted);
         }
@@ -155,14 +177,16 @@ impl<F: Feed> Workshop<F> {
                 self.begin_anew(self.from, known);
                 return self.next_batch(close);
             }
-            Err(error) => return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY)),
+            Err(error) => {
+                return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY).into());
+            }
         }
         let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });
         Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
-    fn again(&mut self, bounds: Bounds) -> Result<Outcome, Failure> {
+    fn again(&mut self, bounds: Bounds) -> Result<Outcome, Stop> {
         self.begin_anew(bounds.from, bounds.clock);
         self.fill(Until::Position(bounds.to))?;
         if self.position < bounds.to {
@@ -173,7 +197,8 @@ impl<F: Feed> Workshop<F> {
                     self.position.0, bounds.from.0, bounds.to.0
                 ),
             )
-            .remedy("run `fogbeat journal verify`"));
+            .remedy("run `fogbeat journal verify`")
+            .into());
         }
         self.carry(&self.feed.clocks_carried(bounds));
         let members = self.pack(bounds)?;
@@ -223,7 +248,7 @@ impl<F: Feed> Workshop<F> {
     }
 
     /// Reads on until the batch is full (`true`) or nothing more is durable.
-    fn fill(&mut self, until: Until) -> Result<bool, Failure> {
+    fn fill(&mut self, until: Until) -> Result<bool, Stop> {
         if self.lines.is_empty() {
             self.feed.renew();
         }
@@ -238,8 +263,12 @@ impl<F: Feed> Workshop<F> {
                 return Ok(true);
             }
             let asked = self.position;
-            let page = self.feed.read(asked, PAGE).map_err(|error| {
-                Failure::new("journal", error.to_string()).remedy("run `fogbeat journal verify`")
+            let page = self.feed.read(asked, PAGE).map_err(|error| match error {
+                ReadError::Damaged { .. } => Stop::Waiting,
+                error => {
+                    let failure = Failure::new("journal", error.to_string());
+                    Stop::Failed(failure.remedy("run `fogbeat journal verify`"))
+                }
             })?;
             let context = match self.context.take().filter(|known| known.spool == page.spool) {
                 Some(known) if known.times.boot() == page.boot => known,

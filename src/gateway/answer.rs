@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::look;
 use super::status::Sources;
 use crate::control::{Answer, Refusal, RefusalKind, Request};
+use crate::journal::SalvageError;
 
 /// Carries a request out.
 pub fn answer(request: &Request, sources: &Sources) -> Answer {
@@ -18,6 +19,12 @@ pub fn answer(request: &Request, sources: &Sources) -> Answer {
         Request::UplinkForget { name } => forget(name, sources),
         Request::JournalInspect => Ok(look::inspect(&sources.journal)),
         Request::JournalVerify { generation } => to_value(&look::verify(&sources.journal, *generation)),
+        Request::JournalSalvage { generation } => match sources.journal.salvage(*generation, &mut || {}) {
+            Ok(repaired) => to_value(&repaired),
+            // The gateway was faster.
+            Err(SalvageError::NotDamaged(_)) => Ok(Value::Null),
+            Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
+        },
         Request::JournalPage { from } => {
             let page = look::page(
                 &sources.journal,

@@ -28,7 +28,8 @@ pub fn inspect(journal: &Journal) -> Value {
         .collect();
     let facts = journal.facts();
     json!({
-        "spool": journal.spool(), "generations": journal.generations(), "uplinks": uplinks, "facts": facts,
+        "spool": journal.spool(), "generations": journal.generations(), "damage": journal.damage(),
+        "uplinks": uplinks, "facts": facts,
     })
 }
 
@@ -46,9 +47,10 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
     let given = journal.facts().generations.into_iter().find(|given| given.generation == generation)?;
     let mut known = journal.generations().into_iter().find(|known| known.generation == generation)?;
     // The head has grown since.
-    known.readings = given.readings;
+    known.readings = given.record.count;
     if !matches!(known.state, GenerationState::Open | GenerationState::Sealed) {
-        let report = json!({ "generation": generation, "state": known.state, "missing": given.missing });
+        let report =
+            json!({ "generation": generation, "state": known.state, "missing": given.record.missing });
         let sound = known.state != GenerationState::Quarantined;
         return Some(Verdict { sound, report, found: Vec::new() });
     }
@@ -60,13 +62,13 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
                 .map(|(place, error)| json!({ "at": place, "error": error.to_string() }))
                 .collect();
             // What is known to be missing is told; what nobody knew of is damage.
-            let unexplained = unexplained(&given, &verified.found);
+            let unexplained = unexplained(&given.record, &verified.found);
             Verdict {
-                sound: unexplained == 0,
+                sound: unexplained == 0 && (given.record.summaries.is_none() || verified.damaged.is_empty()),
                 report: json!({
                     "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
-                    "bytes": verified.bytes, "missing": verified.missing, "sealed_without_key": verified.sealed, "unexplained": unexplained,
-                    "damaged": places,
+                    "bytes": verified.bytes, "missing": verified.missing, "unexplained": unexplained,
+                    "sealed_without_key": verified.sealed, "damaged": places,
                 }),
                 found: verified.found,
             }

@@ -30,6 +30,8 @@ const MOST_NUMBERS: u32 = 1 << 30;
 /// What the driver asks of the committer.
 pub enum Order {
     Commit,
+    /// Goes on in a new generation, if this one is still the head.
+    Leave(u32),
     /// Ends the generation; nothing is appended after it.
     Seal,
 }
@@ -94,6 +96,7 @@ impl Committer {
         while let Ok(order) = next(orders) {
             match order {
                 Order::Commit => self.commit(),
+                Order::Leave(number) => self.leave(number),
                 Order::Seal => self.seal(),
             }
             self.inner.committed.notify_one();
@@ -250,6 +253,15 @@ impl Committer {
         }
         if let Err(error) = self.next_head(Some((number, count))) {
             tracing::warn!(%error, "no new generation could be opened; the journal goes on in the old one");
+        }
+    }
+
+    fn leave(&mut self, damaged: u32) {
+        if let Head::Open { generation, next_n, .. } = &self.head
+            && generation.number() == damaged
+        {
+            let count = *next_n;
+            self.roll_over(damaged, count);
         }
     }
 

@@ -22,6 +22,7 @@ use super::proof;
 use super::tally::{Around, Began, Tally, UplinkAccount};
 use super::types::{Bounds, CursorError, Seq};
 use crate::clock::BootId;
+use crate::files;
 
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 const EXTENSION: &str = "json";
@@ -77,10 +78,11 @@ pub struct Cursors {
 // === impl Cursors ===
 
 impl Cursors {
-    /// Reads every cursor file.
+    /// Reads every cursor file. One that is damaged is put aside, and its uplink begins at the oldest reading that is
+    /// kept: what it had already is delivered once more, under the same ids, and nothing is left out.
     ///
     /// # Errors
-    /// When one cannot be read or understood: guessing a place would lose or repeat readings.
+    /// When the directory cannot be used.
     pub fn open(spool: &Path, disk: Arc<dyn Disk>) -> Result<Self, CursorError> {
         let dir = spool.join("cursors");
         let read = |cause: io::Error| CursorError::Read { path: dir.clone(), cause: cause.to_string() };
@@ -92,10 +94,29 @@ impl Cursors {
                 continue;
             }
             let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
-            let broken = |cause: String| CursorError::Read { path: path.clone(), cause };
-            let bytes = std::fs::read(&path).map_err(|error| broken(error.to_string()))?;
-            let place: Place = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-            let cursor = UplinkCursor::new(name, path.clone(), Arc::clone(&disk), place, true);
+            let (place, written) = match read_place(&path) {
+                Ok(place) => (place, true),
+                Err(cause) => {
+                    tracing::error!(
+                        uplink = name,
+                        cause,
+                        "an uplink's place is damaged: it begins at the oldest reading kept, so that some are delivered \
+                         once more under the same ids; check the disk"
+                    );
+                    if let Err(error) = super::salvage::put_aside(spool, &path) {
+                        tracing::warn!(%error, file = %path.display(), "the damaged file cannot be kept for a look");
+                    }
+                    let place = Place {
+                        cursor: Seq(0),
+                        open: Vec::new(),
+                        clocks: Debts::default(),
+                        tally: Tally::default(),
+                        began: None,
+                    };
+                    (place, false)
+                }
+            };
+            let cursor = UplinkCursor::new(name, path.clone(), Arc::clone(&disk), place, written);
             known.insert(name.to_owned(), cursor);
         }
         Ok(Self { dir, disk, known: Mutex::new(known) })
@@ -150,6 +171,17 @@ impl Cursors {
         self.known().values().map(UplinkCursor::cursor).min()
     }
 
+    /// Positions that readings are known to have been given up to.
+    pub fn given(&self) -> Vec<Seq> {
+        let places = self.known();
+        let given = places.values().flat_map(|cursor| {
+            let kept = cursor.kept();
+            let open = kept.place.open.iter().map(|bounds| bounds.to);
+            open.chain([kept.place.cursor]).collect::<Vec<_>>()
+        });
+        given.collect()
+    }
+
     /// Whether every uplink is wholly before or wholly past a generation, and one at least before it.
     pub fn may_replace(&self, generation: u32) -> bool {
         let known = self.known();
@@ -160,6 +192,12 @@ impl Cursors {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, UplinkCursor>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn read_place(path: &Path) -> Result<Place, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let text = files::without_sum(&bytes).map_err(|error| error.to_string())?;
+    serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
 // === impl UplinkCursor ===
@@ -326,8 +364,8 @@ impl UplinkCursor {
 
     fn write(&self, kept: &mut Kept) -> Result<(), CursorError> {
         let failed = |source| CursorError::Write { path: self.0.path.clone(), source };
-        let bytes = serde_json::to_vec(&kept.place).map_err(|error| failed(io::Error::other(error)))?;
-        self.0.disk.replace(&self.0.path, &bytes).map_err(failed)?;
+        let text = serde_json::to_vec(&kept.place).map_err(|error| failed(io::Error::other(error)))?;
+        self.0.disk.replace(&self.0.path, &files::with_sum(text)).map_err(failed)?;
         kept.written = true;
         kept.written_at = Instant::now();
         Ok(())

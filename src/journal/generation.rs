@@ -8,8 +8,9 @@
 //! - a crash or a full disk inside `open()` leaves `snap.*.generating` files that make every later open fail, so they are
 //!   removed first;
 //! - damage makes it panic, in `open()` and later, so every call runs under `catch_unwind`, an open in a thread of its
-//!   own with a deadline.
+//!   own with a deadline; a database whose opening ended the process twice is not opened a third time.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -20,18 +21,24 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::block::{self, BlockError, Encoder, Kind};
+use super::block::{self, BlockError, Encoder, Header, Kind};
 use super::disk::Disk;
 use super::keys::{KeyId, Keys, Sealer};
 use super::quota::Trouble;
+use super::salvage::{self, Soundness};
 
 /// First key that is no block.
 const NAMES: u64 = 1 << 63;
 const META: u64 = u64::MAX;
 /// Page cache of one open database. Reads do not evict: what bounds them is the generation's size.
 const CACHE: u64 = 2 << 20;
-/// Longest open that is waited for.
-const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest open that is waited for: a generation of 16 MB takes 0.1 s here, and one that takes longer is salvaged
+/// without loss.
+const OPEN_DEADLINE: Duration = Duration::from_secs(6);
+/// Says in the directory how often the process ended while this database was being opened.
+pub const OPENING: &str = "opening";
+/// After so many, sled is believed to take the process with it.
+const MOST_DEATHS: u8 = 2;
 /// How long a lock that our own closing handle still holds is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A snapshot shorter than this cannot be one.
@@ -45,6 +52,10 @@ pub enum GenerationError {
     Panicked(String),
     #[error("sled did not open the database within {} s", OPEN_DEADLINE.as_secs())]
     Deadline,
+    #[error("fogbeat ended {MOST_DEATHS} times while sled was opening the database")]
+    Deadly,
+    #[error("at byte {at} of `db` {what}")]
+    Damaged { at: u64, what: &'static str },
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -56,7 +67,12 @@ impl GenerationError {
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Sled(sled::Error::Io(error)) | Self::Io(error) => Trouble::of(error),
-            Self::Sled(_) | Self::Panicked(_) | Self::Deadline | Self::Block(_) => None,
+            Self::Sled(_)
+            | Self::Panicked(_)
+            | Self::Deadline
+            | Self::Deadly
+            | Self::Damaged { .. }
+            | Self::Block(_) => None,
         }
     }
 }
@@ -64,7 +80,8 @@ impl GenerationError {
 pub struct Generation {
     number: u32,
     dir: PathBuf,
-    db: sled::Db,
+    /// Only taken away by `drop`.
+    db: Option<sled::Db>,
     /// Our own descriptor of `<dir>/db`: sled gives none away, and fdatasync works on the inode.
     file: File,
     /// Seals everything in it, if there was a key when it was made.
@@ -94,7 +111,8 @@ impl Generation {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(dir)?,
         }
-        let generation = Self { sealer: sealer.clone(), ..Self::open(dir, number)? };
+        let mut generation = Self::open(dir, number)?;
+        generation.sealer = sealer.clone();
         let value = Encoder::new(sealer).encode_plain(Kind::Generation, number, 0, about)?;
         generation.commit(disk, &[(META, value)])?;
         for entry in fs::read_dir(dir)? {
@@ -107,11 +125,23 @@ impl Generation {
         Ok(generation)
     }
 
-    /// Opens what a former run left, and syncs it before anything is read: what is shown from now on stays.
+    /// Opens what a former run left, and syncs it before anything is read: what is shown from now on stays. Its log is read
+    /// through first, because sled overwrites what it takes for torn.
+    ///
+    /// # Errors
+    /// When it is damaged, or sled cannot open it.
+    pub fn recover(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
+        match salvage::soundness(dir, number)? {
+            Soundness::Sound => Self::recover_as_it_is(disk, dir, number),
+            Soundness::Damaged(at, what) => Err(GenerationError::Damaged { at, what }),
+        }
+    }
+
+    /// As [`Generation::recover`], whatever its log looks like. sled may destroy what could be salvaged.
     ///
     /// # Errors
     /// When sled cannot open it.
-    pub fn recover(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
+    pub fn recover_as_it_is(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, GenerationError> {
         let generation = Self::open(dir, number)?;
         disk.sync_data(&generation.file)?;
         disk.sync_path(dir)?;
@@ -120,24 +150,49 @@ impl Generation {
 
     fn open(dir: &Path, number: u32) -> Result<Self, GenerationError> {
         remove_broken_snapshots(dir)?;
+        let note = dir.join(OPENING);
+        let deaths = fs::read(&note).ok().and_then(|note| note.first().copied()).unwrap_or(0);
+        if deaths >= MOST_DEATHS {
+            return Err(GenerationError::Deadly);
+        }
+        // A process that dies is what it is for: the page cache outlives it, so nothing is synced.
+        let _ = fs::write(&note, [deaths + 1]);
+        let opened = Self::open_patiently(dir);
+        let _ = fs::remove_file(&note);
+        let db = Some(opened?);
+        let file = File::open(dir.join("db"))?;
+        Ok(Self { number, dir: dir.to_owned(), db, file, sealer: None })
+    }
+
+    fn open_patiently(dir: &Path) -> Result<sled::Db, GenerationError> {
         let started = Instant::now();
-        let db = loop {
+        let mut snapshots = Snapshots::InPlace;
+        loop {
             match open_fenced(dir) {
+                // A snapshot only spares sled a look through its log.
+                Err(GenerationError::Sled(sled::Error::Corruption { .. }))
+                    if snapshots == Snapshots::InPlace =>
+                {
+                    snapshots = Snapshots::Aside;
+                    set_snapshots_aside(dir)?;
+                }
                 // Our own handle of a moment ago still holds the lock while it closes.
                 Err(GenerationError::Sled(sled::Error::Io(error)))
                     if error.kind() == io::ErrorKind::Other && started.elapsed() < LOCK_PATIENCE =>
                 {
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                result => break result?,
+                result => return result,
             }
-        };
-        let file = File::open(dir.join("db"))?;
-        Ok(Self { number, dir: dir.to_owned(), db, file, sealer: None })
+        }
     }
 
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    fn db(&self) -> Result<&sled::Db, sled::Error> {
+        self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("closed".to_owned()))
     }
 
     /// What seals the values of a generation that is being written.
@@ -150,7 +205,7 @@ impl Generation {
     /// # Errors
     /// When sled fails, or the value that tells it is damaged.
     pub fn sealed_with(&self) -> Result<Option<KeyId>, GenerationError> {
-        match fenced(|| self.db.get(META.to_be_bytes()))? {
+        match fenced(|| self.db()?.get(META.to_be_bytes()))? {
             Some(value) => Ok(block::key(&value)?),
             None => Ok(None),
         }
@@ -162,10 +217,11 @@ impl Generation {
     /// Any error is final for this handle: sled's errors are sticky.
     pub fn commit(&self, disk: &dyn Disk, entries: &[(u64, Vec<u8>)]) -> Result<(), GenerationError> {
         fenced(|| {
+            let db = self.db()?;
             for (key, value) in entries {
-                self.db.insert(key.to_be_bytes(), value.as_slice())?;
+                db.insert(key.to_be_bytes(), value.as_slice())?;
             }
-            self.db.flush()?;
+            db.flush()?;
             Ok(())
         })?;
         disk.sync_data(&self.file)?;
@@ -184,7 +240,7 @@ impl Generation {
 
     /// The last block.
     pub fn last(&self) -> Result<Option<Stored>, GenerationError> {
-        fenced(|| match self.db.range(..NAMES.to_be_bytes()).next_back() {
+        fenced(|| match self.db()?.range(..NAMES.to_be_bytes()).next_back() {
             Some(item) => Ok(Some(stored(item?))),
             None => Ok(None),
         })
@@ -195,12 +251,12 @@ impl Generation {
         fenced(|| {
             let from = u64::from(n).to_be_bytes();
             let mut blocks = Vec::new();
-            if let Some(item) = self.db.range(..=from).next_back() {
+            if let Some(item) = self.db()?.range(..=from).next_back() {
                 blocks.push(stored(item?));
             }
             let after = u64::from(n).saturating_add(1).to_be_bytes();
             let more = most.saturating_sub(blocks.len());
-            for item in self.db.range(after..NAMES.to_be_bytes()).take(more) {
+            for item in self.db()?.range(after..NAMES.to_be_bytes()).take(more) {
                 blocks.push(stored(item?));
             }
             Ok(blocks)
@@ -211,7 +267,7 @@ impl Generation {
     pub fn blocks_before(&self, n: u32, most: usize) -> Result<Vec<Stored>, GenerationError> {
         fenced(|| {
             let before = u64::from(n).to_be_bytes();
-            self.db.range(..before).rev().take(most).map(|item| Ok(stored(item?))).collect()
+            self.db()?.range(..before).rev().take(most).map(|item| Ok(stored(item?))).collect()
         })
     }
 
@@ -220,7 +276,7 @@ impl Generation {
     pub fn names(&self, keys: &Keys) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
         fenced(|| {
             let mut names = HashMap::new();
-            for item in self.db.range(NAMES.to_be_bytes()..META.to_be_bytes()) {
+            for item in self.db()?.range(NAMES.to_be_bytes()..META.to_be_bytes()) {
                 let (key, value) = item?;
                 let name = block::decode_plain(&value, keys, Kind::Name).ok();
                 if let Some(name) = name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) {
@@ -228,6 +284,23 @@ impl Generation {
                 }
             }
             Ok(names)
+        })
+    }
+
+    /// What the generation says of itself (JSON), as it was given to [`Generation::create`].
+    /// `None` when it is damaged, or its key is not among `keys`.
+    pub fn about(&self, keys: &Keys) -> Result<Option<Vec<u8>>, GenerationError> {
+        let value = fenced(|| self.db()?.get(META.to_be_bytes()))?;
+        let about =
+            value.as_deref().and_then(|value| block::decode_plain(value, keys, Kind::Generation).ok());
+        Ok(about.map(Cow::into_owned))
+    }
+
+    /// Everything that is no block, with its key.
+    pub fn others(&self) -> Result<Vec<(u64, sled::IVec)>, GenerationError> {
+        fenced(|| {
+            let items = self.db()?.range(NAMES.to_be_bytes()..);
+            items.map(|item| item.map(|(key, value)| (number_of(&key), value))).collect()
         })
     }
 
@@ -244,6 +317,45 @@ impl Generation {
         let value = encoder.encode_plain(Kind::Name, self.number, device, name.as_bytes())?;
         Ok((NAMES | u64::from(device), value))
     }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // sled writes when its last handle goes, and panics there as elsewhere.
+        let db = self.db.take();
+        let _ = fenced(|| {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
+/// The key under which a value with this header lies.
+pub fn key(header: &Header) -> u64 {
+    match header.kind {
+        Kind::Readings | Kind::Summaries => u64::from(header.first_n),
+        Kind::Name => NAMES | u64::from(header.first_n),
+        Kind::Generation => META,
+    }
+}
+
+/// What has become of the snapshots while a database is opened.
+#[derive(PartialEq)]
+enum Snapshots {
+    InPlace,
+    Aside,
+}
+
+fn set_snapshots_aside(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let Some(rest) = name.to_string_lossy().strip_prefix("snap.") {
+            fs::rename(entry.path(), dir.join(format!("refused-snap.{rest}")))?;
+        }
+    }
+    tracing::info!(dir = %dir.display(), "sled does not take its snapshot: trying without it");
+    Ok(())
 }
 
 fn stored((key, value): (sled::IVec, sled::IVec)) -> Stored {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
+use crate::files;
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
@@ -16,29 +17,47 @@ struct Identity {
     machine: String,
 }
 
-/// The name, read or made now.
+/// The name, read or made now. `numbers_lost`: nobody knows which numbers were given under the old name, so that only
+/// another one keeps ids apart. A name that is damaged is replaced as well; stored readings keep theirs either way.
 ///
 /// # Errors
-/// When the file cannot be read or written, or the system has no randomness.
-pub fn spool_name(disk: &dyn Disk, dir: &Path) -> io::Result<String> {
+/// When the file cannot be written, or the system has no randomness.
+pub fn spool_name(disk: &dyn Disk, dir: &Path, numbers_lost: bool) -> io::Result<String> {
     let path = dir.join("id.json");
     let machine = machine();
-    match std::fs::read(&path) {
-        Ok(bytes) => {
-            let identity: Identity = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
-            if identity.machine == machine {
-                return Ok(identity.spool);
-            }
-            tracing::info!(
-                "the state directory comes from another machine: its readings keep their ids, new ones get a new name"
-            );
+    match read(&path) {
+        Ok(None) => {}
+        Ok(Some(identity)) if identity.machine == machine && !numbers_lost => return Ok(identity.spool),
+        Ok(Some(identity)) if identity.machine == machine => {
+            tracing::info!("stored readings keep their ids, new ones get a new spool name");
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        Ok(Some(_)) => tracing::info!(
+            "the state directory comes from another machine: its readings keep their ids, new ones get a new name"
+        ),
+        Err(cause) => {
+            tracing::error!(
+                cause,
+                "the spool's name is damaged: stored readings keep their ids, new ones get a new name; check the disk"
+            );
+            if let Err(error) = super::salvage::put_aside(dir, &path) {
+                tracing::warn!(%error, file = %path.display(), "the damaged file cannot be kept for a look");
+            }
+        }
     }
     let identity = Identity { spool: random_name()?, machine };
-    disk.replace(&path, &serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?)?;
+    let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
+    disk.replace(&path, &files::with_sum(text))?;
     Ok(identity.spool)
+}
+
+fn read(path: &Path) -> Result<Option<Identity>, String> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let text = files::without_sum(&bytes).map_err(|error| error.to_string())?;
+    serde_json::from_slice(text).map(Some).map_err(|error| error.to_string())
 }
 
 fn machine() -> String {

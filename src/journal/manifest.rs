@@ -2,11 +2,14 @@
 //!
 //! A generation goes `creating -> open -> sealed -> dead`; a state is written before the act it announces. Two states
 //! stand beside that way: `void` (given a number, never held a reading: its creation was cut off), `quarantined` (it
-//! could not be opened and was moved aside) and `evicted` (dropped at the quota; the record stays until every uplink has
+//! is damaged and was moved aside; `damage` says that it waits to be salvaged) and `evicted` (dropped at the quota; the record stays until every uplink has
 //! been told). Once sealed, the record holds the exact count, so that a database that sled silently shortened is noticed.
 //!
 //! A generation's database is never changed once it is sealed, but it can be replaced by another one: the new one is
 //! made beside it, and the record's `revision` decides which of the two is the generation.
+//!
+//! The file carries a sum and is kept twice (`manifest.json`, `manifest.copy`), so that neither a flipped bit nor a
+//! deleted file can make the journal use a number again or forget what was missing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::keys::KeyId;
 use super::types::{DeviceCounts, GapCause};
+use crate::files;
 
 const VERSION: u32 = 1;
 
@@ -43,6 +47,16 @@ pub struct Missing {
     /// How many of them each device gave; empty when that is not known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub devices: BTreeMap<String, u64>,
+}
+
+/// What a generation in quarantine waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// To be salvaged; its count is exact.
+    Sealed,
+    /// To be salvaged; it was being written, so that `count` is only the least that was given.
+    Torn,
 }
 
 /// Summaries that a generation was thinned to.
@@ -79,6 +93,9 @@ pub struct Record {
     /// What is known to be missing, in order and without overlap. What else is not in the database is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+    /// Only while it is quarantined and not salvaged yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
     /// What stands in the database in place of readings; every number is in `missing` then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summaries: Option<Summaries>,
@@ -119,11 +136,33 @@ pub fn path(spool: &Path) -> PathBuf {
     spool.join("manifest.json")
 }
 
+fn copy(spool: &Path) -> PathBuf {
+    spool.join("manifest.copy")
+}
+
+/// `Err(None)`: it is not there.
+fn read(path: &Path) -> Result<Manifest, Option<String>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(None),
+        Err(error) => return Err(Some(error.to_string())),
+    };
+    let text = files::without_sum(&bytes).map_err(|error| Some(error.to_string()))?;
+    match serde_json::from_slice::<Manifest>(text) {
+        Ok(manifest) if manifest.version == VERSION => Ok(manifest),
+        Ok(manifest) => Err(Some(format!("version {} is not known", manifest.version))),
+        Err(error) => Err(Some(error.to_string())),
+    }
+}
+
 /// What a start finds.
 pub enum Found {
+    /// Neither the file nor its copy is there.
     Nothing,
     Manifest(Manifest),
-    /// It is there and cannot be understood.
+    /// The file is lost or damaged. Its copy may be older by one change.
+    Copy(Manifest, String),
+    /// Both are damaged.
     Damaged(String),
 }
 
@@ -205,26 +244,25 @@ impl Default for Manifest {
 }
 
 impl Manifest {
-    /// # Errors
-    /// Whatever keeps an existing file from being read.
-    pub fn load(spool: &Path) -> io::Result<Found> {
-        let bytes = match std::fs::read(path(spool)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) => return Err(error),
-        };
-        Ok(match serde_json::from_slice::<Self>(&bytes) {
-            Ok(manifest) if manifest.version == VERSION => Found::Manifest(manifest),
-            Ok(manifest) => Found::Damaged(format!("version {} is not known", manifest.version)),
-            Err(error) => Found::Damaged(error.to_string()),
-        })
+    pub fn load(spool: &Path) -> Found {
+        match (read(&path(spool)), read(&copy(spool))) {
+            (Ok(manifest), _) => Found::Manifest(manifest),
+            (Err(None), Err(None)) => Found::Nothing,
+            (Err(why), Ok(manifest)) => Found::Copy(manifest, why.unwrap_or_else(|| "it is gone".into())),
+            (Err(why), Err(other)) => Found::Damaged(why.or(other).unwrap_or_default()),
+        }
     }
 
     /// # Errors
     /// When the file could not be replaced; the old one is still whole then.
     pub fn store(&self, disk: &dyn Disk, spool: &Path) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        disk.replace(&path(spool), &bytes)
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        let bytes = files::with_sum(text);
+        disk.replace(&path(spool), &bytes)?;
+        if let Err(error) = disk.replace(&copy(spool), &bytes) {
+            tracing::debug!(%error, "the manifest's copy cannot be written");
+        }
+        Ok(())
     }
 
     /// Takes a generation off the list; how many numbers it gave stays known.

@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::spool::Repaired;
+
 /// Whether groups reach the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitState {
@@ -28,6 +30,10 @@ pub struct Metrics {
     pub blobs: Gauge,
     pub lost: Counter,
     pub quota: Arc<super::quota::Metrics>,
+    repaired: Counter,
+    salvaged: Counter,
+    pub damaged: Gauge,
+    pub quarantine_bytes: Gauge,
     thinned: Counter,
     thinnings: Counter,
     missing_keys: Gauge,
@@ -50,6 +56,10 @@ impl Default for Metrics {
             blobs: Gauge::default(),
             lost: Counter::default(),
             quota: Arc::default(),
+            repaired: Counter::default(),
+            salvaged: Counter::default(),
+            damaged: Gauge::default(),
+            quarantine_bytes: Gauge::default(),
             thinned: Counter::default(),
             thinnings: Counter::default(),
             missing_keys: Gauge::default(),
@@ -86,6 +96,15 @@ impl Metrics {
         r.register("generations", "Generations on disk", self.generations.clone());
         r.register("blobs", "Files that sled does not sync; anything but 0 is a defect", self.blobs.clone());
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
+        r.register("repaired", "Damaged generations that were salvaged", self.repaired.clone());
+        r.register("salvaged", "Readings kept from damaged generations", self.salvaged.clone());
+        r.register("damaged", "Damaged generations that wait to be salvaged", self.damaged.clone());
+        r.register_with_unit(
+            "quarantine",
+            "Size of what is kept of damaged generations, for a look",
+            Unit::Bytes,
+            self.quarantine_bytes.clone(),
+        );
         r.register("thinned", "Readings that gave way to summaries at the quota", self.thinned.clone());
         r.register("thinnings", "Generations thinned, to 10 s or to 1 min", self.thinnings.clone());
         r.register(
@@ -106,6 +125,12 @@ impl Metrics {
         self.readings.inc_by(readings as u64);
         self.commits.inc();
         self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn salvaged(&self, repaired: &Repaired) {
+        self.repaired.inc();
+        self.salvaged.inc_by(repaired.salvaged);
+        self.lost.inc_by(repaired.lost);
     }
 
     /// A generation was thinned; `readings` of it were readings until then.

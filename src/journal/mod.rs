@@ -8,7 +8,8 @@
 //! - A stamped reading that is appended again is stored once; the second copy's ticket is the first one's.
 //! - Memory does not grow with the backlog: readers see pages, at most three databases are open, the open group is
 //!   bounded and makes its sources wait.
-//! - A generation that cannot be opened is moved to `quarantine/`; the gateway goes on, and its numbers are told as lost.
+//! - A damaged generation is moved to `quarantine/` and salvaged value by value ([`salvage`]); the gateway goes on
+//!   meanwhile, and the numbers that are gone are told as lost, each of them.
 //! - With a key, everything that is stored is encrypted ([`keys`]). Readings whose key is missing stop nothing: they are
 //!   told as withheld, and kept until the quota takes them.
 //!
@@ -42,6 +43,7 @@ mod metrics;
 mod policy;
 mod proof;
 mod quota;
+pub mod salvage;
 mod spool;
 mod tally;
 mod thin;
@@ -54,9 +56,9 @@ mod window;
 pub(crate) mod tests;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -73,7 +75,11 @@ pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use proof::{Facts, Given, Proof, Readable, unexplained};
 pub use quota::{Admission, QuotaStatus, Trouble};
-pub use spool::{Encryption, GenerationStatus, OpenError, Recovered, ThinnedGeneration, Thinning, Verified};
+pub use salvage::Program;
+pub use spool::{
+    Encryption, GenerationStatus, OpenError, Recovered, Repaired, SalvageError, ThinnedGeneration, Thinning,
+    Verified,
+};
 pub use tally::{Began, Tally, UplinkAccount};
 pub use thin::{Level as ThinLevel, ThinError};
 pub use told::DurableWatch;
@@ -99,6 +105,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const TROUBLED: Duration = Duration::from_secs(1);
 /// Least time between two rounds, however often the committer asks.
 const HOUSE_PAUSE: Duration = Duration::from_millis(100);
+/// How often a generation that could not be salvaged is tried again.
+const SALVAGE_RETRY: Duration = Duration::from_secs(10);
 /// Delivered generations that are kept to recognise re-sent readings after a restart.
 const KEPT_DELIVERED: usize = 2;
 /// Readings that are read back at start for that purpose.
@@ -128,6 +136,12 @@ struct Inner {
     watermark: watch::Sender<Seq>,
     close: watch::Sender<bool>,
     dedupe_window: Duration,
+    /// Bytes that the quarantine may take.
+    quarantine: u64,
+    /// Something waits to be salvaged.
+    repair: Notify,
+    /// What is started as the child that salvages.
+    program: OnceLock<Program>,
 }
 
 /// Closes groups when they are due; awaited by whoever owns the journal.
@@ -148,6 +162,9 @@ pub struct JournalStatus {
     pub duplicates: u64,
     pub commits: u64,
     pub lost: u64,
+    /// Left out when nothing was ever damaged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<DamageStatus>,
     /// Readings on disk that gave way to summaries, and the generations they are of.
     pub thinned: u64,
     pub thinned_generations: usize,
@@ -157,6 +174,17 @@ pub struct JournalStatus {
     pub head: u64,
     pub quota: QuotaStatus,
     pub encryption: Encryption,
+}
+
+/// What was damaged and what became of it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DamageStatus {
+    /// Generations that wait to be salvaged.
+    pub waiting: Vec<u32>,
+    /// What was salvaged since the start.
+    pub salvaged: Vec<Repaired>,
+    /// What is kept of damaged generations, for a look.
+    pub quarantine_bytes: u64,
 }
 
 impl Journal {
@@ -219,9 +247,11 @@ impl Journal {
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let mark = Mark::open(&dir).map_err(unusable)?;
         let quota_disk = Arc::clone(&disk);
-        let (spool, recovered) = Spool::open(&dir, Arc::clone(&disk), clock, &mark, Keyring::new(keys))?;
+        let cursors = cursor::Cursors::open(&dir, Arc::clone(&disk))?;
+        let mut known = spool::Known::default();
+        mark.read().into_iter().chain(cursors.given()).for_each(|seq| known.given(seq));
+        let (spool, recovered) = Spool::open(&dir, disk, clock, known, Keyring::new(keys))?;
         spool.tell_missing_keys();
-        let cursors = cursor::Cursors::open(&dir, disk)?;
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
         metrics.lost.inc_by(recovered.lost);
@@ -240,6 +270,9 @@ impl Journal {
             watermark: watch::Sender::new(end),
             close: watch::Sender::new(false),
             dedupe_window: settings.dedupe_window,
+            quarantine: settings.quarantine.as_u64(),
+            repair: Notify::new(),
+            program: OnceLock::new(),
         };
         let journal = Self { inner: Arc::new(inner) };
         for cursor in journal.inner.cursors.list() {
@@ -337,7 +370,13 @@ impl Journal {
     pub fn peek(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
         let watermark = *self.inner.watermark.borrow();
         let names = |device| self.inner.devices.name(crate::reading::DeviceId(device));
-        self.inner.spool.read(from, watermark, max, &names)
+        let read = self.inner.spool.read(from, watermark, max, &names);
+        if let Err(ReadError::Damaged { .. }) = &read {
+            self.inner.repair.notify_one();
+            // It may be the head, which only the driver can end.
+            self.inner.intake.changed.notify_one();
+        }
+        read
     }
 
     /// As [`Journal::read`], for the uplink that is to be given what is read: from the moment it has taken something of a
@@ -482,6 +521,7 @@ impl Journal {
             duplicates: metrics.duplicates.get(),
             commits: metrics.commits(),
             lost: metrics.lost.get(),
+            damage: self.damage(),
             thinned: generations.iter().map(|generation| generation.thinned).sum(),
             thinned_generations: generations.iter().filter(|g| g.window_s.is_some()).count(),
             devices: self.inner.devices.len(),
@@ -491,6 +531,15 @@ impl Journal {
             quota: self.inner.keeper.status(),
             encryption: self.inner.spool.encryption(),
         }
+    }
+
+    /// What was damaged, if anything was.
+    pub fn damage(&self) -> Option<DamageStatus> {
+        let spool = &self.inner.spool;
+        let (waiting, salvaged) = (spool.damaged(), spool.repaired());
+        let quarantine_bytes = spool.quarantine_bytes();
+        let any = !waiting.is_empty() || !salvaged.is_empty() || quarantine_bytes > 0;
+        any.then_some(DamageStatus { waiting, salvaged, quarantine_bytes })
     }
 
     /// How long the oldest reading of the open group has waited for its commit.
@@ -509,6 +558,55 @@ impl Journal {
     /// When it cannot be opened or read at all.
     pub fn verify(&self, generation: &GenerationStatus) -> Result<Verified, ReadError> {
         self.inner.spool.verify(generation.generation, generation.readings)
+    }
+
+    /// The generations that wait to be salvaged, oldest first.
+    pub fn damaged(&self) -> Vec<u32> {
+        self.inner.spool.damaged()
+    }
+
+    /// Salvages one damaged generation; `look` is called now and then meanwhile. Blocking, seconds to minutes.
+    ///
+    /// # Errors
+    /// When it cannot be done now; the generation waits on.
+    pub fn salvage(&self, number: u32, look: &mut dyn FnMut()) -> Result<Repaired, SalvageError> {
+        let inner = &self.inner;
+        let repaired = inner.spool.salvage(number, inner.program.get_or_init(Program::default), look)?;
+        inner.metrics.salvaged(&repaired);
+        let Repaired { generation, count, salvaged, lost, trouble } = &repaired;
+        match trouble {
+            None if *lost == 0 => {
+                tracing::info!(generation, count, "a damaged generation was salvaged whole")
+            }
+            trouble => tracing::error!(
+                generation,
+                count,
+                salvaged,
+                lost,
+                trouble = trouble.as_deref(),
+                "a damaged generation was salvaged; what is lost is delivered as gap lines; check or replace the disk"
+            ),
+        }
+        self.remember_newest();
+        if let Err(error) = inner.spool.trim_quarantine(inner.quarantine) {
+            tracing::warn!(%error, "the quarantine cannot be kept within its bound; remove what is in it");
+        }
+        Ok(repaired)
+    }
+
+    /// The program that is started to salvage, in place of this very one.
+    pub fn salvage_by(&self, program: Program) {
+        // Once set it stays: everybody uses the same.
+        let _ = self.inner.program.set(program);
+    }
+
+    /// Salvages whatever waits for it. Blocking.
+    fn salvage_all(&self) {
+        for number in self.damaged() {
+            if let Err(error) = self.salvage(number, &mut || {}) {
+                tracing::warn!(generation = number, %error, "a damaged generation is not salvaged yet; it is tried again");
+            }
+        }
     }
 
     /// Closes the open group at the next look, whatever the budget says: somebody stops and waits for it.
@@ -544,6 +642,8 @@ impl Journal {
         inner.metrics.generations.set(generations.len() as i64);
         inner.metrics.encryption(&inner.spool.encryption());
         inner.metrics.spool_bytes.set(generations.iter().map(|g| g.bytes as i64).sum());
+        inner.metrics.damaged.set(inner.spool.damaged().len() as i64);
+        inner.metrics.quarantine_bytes.set(inner.spool.quarantine_bytes() as i64);
         let blobs = inner.spool.blobs();
         inner.metrics.blobs.set(blobs as i64);
         if blobs > 0 {
@@ -589,9 +689,15 @@ impl Driver {
         // A set, because it ends its task when it is dropped: a driver that is cut off leaves nothing behind.
         let mut housekeeping = tokio::task::JoinSet::new();
         housekeeping.spawn(keep_house(Journal { inner: Arc::clone(&self.inner) }));
+        housekeeping.spawn(attend(Journal { inner: Arc::clone(&self.inner) }));
         let closing = self.inner.close.subscribe();
         loop {
             if *closing.borrow() && self.inner.intake.group().count == 0 {
+                break;
+            }
+            if let Some(number) = self.inner.spool.take_damaged_head()
+                && !self.order(Order::Leave(number)).await
+            {
                 break;
             }
             let decision = self.policy.decide(self.inner.intake.group(), Instant::now());
@@ -650,5 +756,17 @@ async fn keep_house(journal: Journal) {
             tracing::error!("housekeeping of the journal panicked");
         }
         tokio::time::sleep(HOUSE_PAUSE).await;
+    }
+}
+
+/// Salvages what is found damaged, one generation at a time.
+async fn attend(journal: Journal) {
+    loop {
+        let journal_there = journal.clone();
+        // Cut off with the journal, it is begun anew at the next start; the child ends with us.
+        if tokio::task::spawn_blocking(move || journal_there.salvage_all()).await.is_err() {
+            tracing::error!("the salvage of a generation panicked");
+        }
+        let _ = tokio::time::timeout(SALVAGE_RETRY, journal.inner.repair.notified()).await;
     }
 }

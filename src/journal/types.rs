@@ -124,6 +124,12 @@ pub enum ReadError {
     Open { generation: u32, cause: String },
     #[error("generation {generation} cannot be read ({cause}); run `fogbeat journal verify`")]
     Read { generation: u32, cause: String },
+    /// Its reader waits: what can be kept is there in a moment.
+    #[error(
+        "generation {generation} is damaged and not salvaged yet: a running gateway does it by itself, without one run \
+         `fogbeat journal salvage`"
+    )]
+    Damaged { generation: u32 },
 }
 
 /// Why an uplink's place could not be read or kept.

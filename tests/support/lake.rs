@@ -24,6 +24,9 @@ pub struct Delivered {
     pub time: i64,
     pub quality: Option<String>,
     pub uncertainty_s: Option<f64>,
+    /// With a time that was a guess: where it stands in its boot.
+    pub boot: Option<String>,
+    pub uptime_ms: Option<i64>,
 }
 
 /// A `gap` line.
@@ -96,10 +99,11 @@ impl Lake {
                 _ => Ok(()),
             };
         }
-        let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
-        let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
-        // A gap's id holds both its ends.
-        let spool = if value["type"] == "gap" { spool.split('-').next().unwrap_or(spool) } else { spool };
+        // Behind the number a gap's id has its last number, a summary's its window.
+        let mut parts = id.split('-');
+        let spool = parts.next().unwrap_or_default();
+        let seq: u64 =
+            parts.next().ok_or("id without a spool")?.parse().map_err(|_| "id without a number")?;
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
@@ -212,6 +216,8 @@ fn reading(value: &Value) -> Result<Delivered, String> {
         time: value["time"].as_str().and_then(epoch_ms).ok_or("a time that is not RFC 3339 UTC")?,
         quality: text(&value["time_quality"]),
         uncertainty_s: value["uncertainty_s"].as_f64(),
+        boot: text(&value["boot"]),
+        uptime_ms: value["uptime_ms"].as_i64(),
         device: value["device"].as_str().ok_or("no device")?.to_owned(),
         stamp: epoch_ms(stamp.as_str().ok_or("no time")?).ok_or("a time that is not RFC 3339 UTC")?,
         bpm: value.get("bpm").map(|v| v.as_u64().ok_or("bpm is not a number")).transpose()?,
@@ -228,7 +234,7 @@ fn reading(value: &Value) -> Result<Delivered, String> {
 }
 
 /// `2026-11-23T19:02:07.123Z` to ms since the epoch.
-fn epoch_ms(text: &str) -> Option<i64> {
+pub fn epoch_ms(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let seconds = (number(11, 13)? * 60 + number(14, 16)?) * 60 + number(17, 19)?;

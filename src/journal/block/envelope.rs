@@ -82,6 +82,11 @@ pub fn key(value: &[u8]) -> Result<Option<KeyId>, BlockError> {
     open(value).map(|opened| opened.key)
 }
 
+/// How a value may begin; far from proof, but it spares nearly every sum.
+pub fn may_begin(bytes: &[u8]) -> bool {
+    matches!(*bytes, [VERSION | VERSION_1, 0..=7, 0..=7, ORIGIN_HERE, ..])
+}
+
 /// How many bytes a value takes that begins at the front of `bytes`, sealed or not, by what its header says. For whoever
 /// looks for values in a damaged file: what is found is a value only if [`header`] then accepts those bytes. `None`:
 /// no value begins here, or it is a compressed one of version 1, which does not say how long it is.

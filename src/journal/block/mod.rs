@@ -34,7 +34,7 @@ use crate::clock::BootId;
 use crate::reading::Reading;
 use crate::reading::summary::Summary;
 
-pub use envelope::{header, key, stored_len};
+pub use envelope::{header, key, may_begin, stored_len};
 
 /// Most bytes of one value. A sled leaf holds up to about 20 values and must stay under a quarter of its 512 KiB segment.
 pub const MAX_VALUE: usize = 4096;
@@ -51,7 +51,7 @@ const MAX_BODY: usize = 1 << 20;
 #[repr(u8)]
 pub enum Kind {
     Readings = 0,
-    /// A device's name; the key carries its number.
+    /// A device's name; the key carries its number, and so does `first_n`.
     Name = 1,
     /// What the generation as a whole is about (JSON).
     Generation = 2,

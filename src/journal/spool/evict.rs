@@ -153,8 +153,10 @@ impl Spool {
                 break;
             }
         }
-        let name =
-            |device: u32| tail.name(device, &keys).unwrap_or_else(|| unnamed(number, device)).to_string();
+        let name = |device: u32| {
+            let known = tail.name(device, &keys).ok().flatten();
+            known.unwrap_or_else(|| unnamed(number, device)).to_string()
+        };
         let counts = found.into_iter().map(|counts| {
             let mut named = Counts::new();
             for (device, count) in counts {
@@ -252,6 +254,7 @@ mod tests {
             missing,
             summaries: None,
             revision: 0,
+            damage: None,
             sealed: None,
             bytes: 0,
         }

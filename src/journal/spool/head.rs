@@ -34,6 +34,7 @@ impl Spool {
                 created_ms: now.wall_ms,
                 count: 0,
                 missing: Vec::new(),
+                damage: None,
                 summaries: None,
                 revision: 0,
                 sealed: sealer.as_ref().map(|sealer| Sealed { key: sealer.id(), withheld: false }),

@@ -43,10 +43,10 @@ pub struct Verified {
     /// Bytes of the values, headers included.
     pub bytes: u64,
     pub missing: u64,
-    /// Readings in values that are whole, and sealed with a key that is not at hand.
-    pub sealed: u64,
     /// Ranges of numbers that can be read, both ends included.
     pub found: Vec<(u32, u32)>,
+    /// Readings in values that are whole, and sealed with a key that is not at hand.
+    pub sealed: u64,
     pub damaged: Vec<(u32, BlockError)>,
 }
 
@@ -204,7 +204,13 @@ impl Spool {
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let tail = self.tail(number)?;
         let mut verified = Verified { generation: number, ..Verified::default() };
+        let summaries = self.state().manifest.generations.get(&number).and_then(|record| record.summaries);
+        let limit = summaries.map_or(limit, |summaries| summaries.count);
         let keys = self.keyring.keys();
+        let decode = |value: &[u8]| match summaries {
+            None => block::decode(value, &keys, &mut Vec::new()),
+            Some(_) => block::decode_summaries(value, &keys, &mut Vec::new()),
+        };
         let mut n = 0;
         loop {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -216,19 +222,22 @@ impl Spool {
                 verified.missing += u64::from(stored.first_n - n);
                 verified.blocks += 1;
                 verified.bytes += stored.value.len() as u64;
-                let opened = block::decode(&stored.value, &keys, &mut Vec::new());
+                let opened = decode(&stored.value);
                 match opened.and_then(|header| is_at(header, number, stored.first_n)) {
                     Err(BlockError::Sealed(_)) => {
                         let count = block::header(&stored.value).map_or(1, |header| header.count);
                         verified.sealed += u64::from(count);
                         n = stored.first_n + count;
-                        // Whole, and there for whoever has the key.
-                        verified.found(stored.first_n, n);
+                        if summaries.is_none() {
+                            verified.found(stored.first_n, n);
+                        }
                     }
                     Ok(header) => {
-                        verified.readings += u64::from(header.count);
                         n = stored.first_n + header.count;
-                        verified.found(stored.first_n, n);
+                        if summaries.is_none() {
+                            verified.readings += u64::from(header.count);
+                            verified.found(stored.first_n, n);
+                        }
                     }
                     Err(error) => {
                         verified.damaged.push((stored.first_n, error));

@@ -3,11 +3,11 @@
 //! ```text
 //! spool/
 //!   id.json         the spool's name, bound to this machine
-//!   manifest.json   every generation's state and count
+//!   manifest.json   every generation's state and count; manifest.copy: once more
 //!   mark            last durable number of the head
 //!   cursors/        one small file per uplink
 //!   raw/gen-<n>/    one sled database each
-//!   quarantine/     what could not be opened
+//!   quarantine/     what is damaged, bounded in bytes
 //! ```
 
 mod account;
@@ -16,6 +16,8 @@ mod head;
 mod house;
 mod keyed;
 mod read;
+mod recover;
+mod repair;
 mod swap;
 mod thin;
 
@@ -26,10 +28,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::block;
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
-use super::identity;
 use super::keys::{Keyring, Keys};
 use super::manifest::{Found, Manifest, Missing, Record, Sealed, State};
 use super::mark::Mark;
@@ -41,6 +41,8 @@ pub use evict::Evicted;
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
 pub use keyed::Encryption;
+pub use recover::{Known, Recovered};
+pub use repair::{Repaired, SalvageError};
 pub use thin::{ThinnedGeneration, Thinning};
 
 /// Sealed generations that readers keep open at a time; with the head that bounds the memory of sled's caches.
@@ -86,8 +88,12 @@ pub struct Spool {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     name: Arc<str>,
+    /// What was known of the generations' ends before this run.
+    known: Known,
     keyring: Keyring,
     state: Mutex<Generations>,
+    /// Held while a generation is salvaged: one at a time.
+    salvaging: Mutex<()>,
     spared: Mutex<thin::Spared>,
 }
 
@@ -105,6 +111,7 @@ struct Generations {
     replaced: Vec<swap::Replaced>,
     /// When each generation was found delivered to everybody.
     delivered: BTreeMap<u32, Instant>,
+    repairs: repair::Repairs,
 }
 
 /// A generation under a reader's eyes.
@@ -115,155 +122,7 @@ struct Tail {
     used: Mutex<Instant>,
 }
 
-/// What a start found and did; for the log and `status`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    pub generations: usize,
-    pub readings: u64,
-    /// Numbers that were made durable once and are not there any more.
-    pub lost: u64,
-    pub quarantined: Vec<u32>,
-    pub manifest_rebuilt: bool,
-}
-
 impl Spool {
-    /// Takes stock of what a former run left: whatever was open is sealed with what is found in it.
-    ///
-    /// # Errors
-    /// Only when the directory itself cannot be used. Damaged generations are moved aside, never an error.
-    pub fn open(
-        dir: &Path,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        mark: &Mark,
-        keyring: Keyring,
-    ) -> Result<(Self, Recovered), OpenError> {
-        let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
-        fs::create_dir_all(dir.join(LANE)).map_err(unusable)?;
-        let name = identity::spool_name(&*disk, dir).map_err(unusable)?;
-        let mut recovered = Recovered::default();
-        let manifest = match Manifest::load(dir).map_err(unusable)? {
-            Found::Manifest(manifest) => manifest,
-            Found::Nothing => rebuild(dir, &name, &mut recovered).map_err(unusable)?,
-            Found::Damaged(cause) => {
-                tracing::error!(cause, "the manifest is damaged: rebuilding it from the generations found");
-                rebuild(dir, &name, &mut recovered).map_err(unusable)?
-            }
-        };
-        let state = Generations {
-            manifest,
-            head: None,
-            head_read: None,
-            handles: HashMap::new(),
-            tails: Vec::new(),
-            replaced: Vec::new(),
-            delivered: BTreeMap::new(),
-        };
-        let spool = Self {
-            dir: dir.to_owned(),
-            disk,
-            clock,
-            name: name.into(),
-            keyring,
-            state: Mutex::new(state),
-            spared: Mutex::default(),
-        };
-        spool.recover(mark, &mut recovered).map_err(unusable)?;
-        Ok((spool, recovered))
-    }
-
-    fn recover(&self, mark: &Mark, recovered: &mut Recovered) -> io::Result<()> {
-        let mut state = self.state();
-        self.remove_replaced(&state.manifest)?;
-        let numbers: Vec<(u32, State)> =
-            state.manifest.generations.iter().map(|(&number, record)| (number, record.state)).collect();
-        for (number, was) in numbers {
-            match was {
-                State::Creating => {
-                    remove_dir(&self.dir_of(&state, number))?;
-                    update(&mut state.manifest, number, |record| record.state = State::Void);
-                }
-                State::Open => self.recover_head(&mut state, number, mark, recovered)?,
-                State::Dead => {
-                    remove_dir(&self.dir_of(&state, number))?;
-                    state.manifest.forget(number);
-                }
-                State::Sealed | State::Void | State::Quarantined | State::Evicted => {}
-            }
-        }
-        recovered.generations = state.manifest.generations.len();
-        recovered.readings = state.manifest.generations.values().map(|record| u64::from(record.count)).sum();
-        state.manifest.store(&*self.disk, &self.dir)
-    }
-
-    /// Seals a generation that was being written when the gateway stopped.
-    fn recover_head(
-        &self,
-        state: &mut Generations,
-        number: u32,
-        mark: &Mark,
-        recovered: &mut Recovered,
-    ) -> io::Result<()> {
-        let dir = self.dir_of(state, number);
-        let marked = mark.read().filter(|seq| seq.generation() == number).map_or(0, Seq::n);
-        let found = Generation::recover(&*self.disk, &dir, number).and_then(|generation| {
-            let last = generation.last()?;
-            let end = last.map_or(0, |stored| {
-                stored.first_n + block::header(&stored.value).map_or(0, |header| header.count)
-            });
-            Ok((end, generation.bytes(), generation.sealed_with().ok().flatten()))
-        });
-        match found {
-            Ok((end, bytes, key)) => {
-                let lost = (marked > end).then(|| Missing {
-                    first: end,
-                    last: marked - 1,
-                    cause: GapCause::Lost,
-                    devices: BTreeMap::new(),
-                });
-                recovered.lost += lost.as_ref().map_or(0, Missing::count);
-                update(&mut state.manifest, number, |record| {
-                    record.state = State::Sealed;
-                    record.count = end.max(marked);
-                    // A manifest that was rebuilt does not know.
-                    record.sealed = record.sealed.or(key.map(|key| Sealed { key, withheld: false }));
-                    record.missing = lost.into_iter().collect();
-                    record.bytes = bytes;
-                });
-            }
-            Err(error) if is_damage(&error) => {
-                tracing::error!(generation = number, %error, "generation moved to quarantine: it cannot be opened");
-                self.quarantine(state, number)?;
-                recovered.quarantined.push(number);
-                recovered.lost += u64::from(marked);
-                update(&mut state.manifest, number, |record| {
-                    record.state = State::Quarantined;
-                    record.count = marked;
-                });
-            }
-            Err(error) => {
-                // It stays `open`; the first reader that comes to it tries again.
-                tracing::warn!(generation = number, %error, "generation cannot be opened now; it is tried again");
-            }
-        }
-        Ok(())
-    }
-
-    /// Seals, late, what could not be opened at the start.
-    fn recover_late(&self, number: u32) -> Result<(), ReadError> {
-        let failed = |error: io::Error| ReadError::Open { generation: number, cause: error.to_string() };
-        let mark = Mark::open(&self.dir).map_err(failed)?;
-        let mut state = self.state();
-        self.recover_head(&mut state, number, &mark, &mut Recovered::default()).map_err(failed)?;
-        state.manifest.store(&*self.disk, &self.dir).map_err(failed)?;
-        match state.manifest.generations.get(&number) {
-            Some(record) if record.state == State::Open => {
-                Err(ReadError::Open { generation: number, cause: "see the log".into() })
-            }
-            _ => Ok(()),
-        }
-    }
-
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -281,17 +140,6 @@ impl Spool {
         self.state().manifest.at_or_after(number).map(|(number, record)| (number, record.clone()))
     }
 
-    fn quarantine(&self, state: &Generations, number: u32) -> io::Result<()> {
-        let aside = self.quarantine_dir();
-        fs::create_dir_all(&aside)?;
-        let target = aside.join(format!("gen-{number}"));
-        remove_dir(&target)?;
-        match fs::rename(self.dir_of(state, number), target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => self.disk.sync_path(&aside),
-        }
-    }
-
     fn generation_dir(&self, number: u32, revision: u32) -> PathBuf {
         let name = match revision {
             0 => format!("gen-{number}"),
@@ -303,10 +151,6 @@ impl Spool {
     /// Where the database that is the generation now lies.
     fn dir_of(&self, state: &Generations, number: u32) -> PathBuf {
         self.generation_dir(number, state.manifest.revision(number))
-    }
-
-    fn quarantine_dir(&self) -> PathBuf {
-        self.dir.join("quarantine")
     }
 
     fn state(&self) -> MutexGuard<'_, Generations> {
@@ -353,19 +197,12 @@ impl Tail {
     }
 
     /// `keys` must be those that have opened a reading of that device: names stay with the tail.
-    fn name(&self, device: u32, keys: &Keys) -> Option<Arc<str>> {
-        let names = self.names.get_or_init(|| self.generation.names(keys).unwrap_or_default());
-        names.get(&device).cloned()
-    }
-}
-
-/// Errors that a later attempt will meet again.
-fn is_damage(error: &GenerationError) -> bool {
-    match error {
-        GenerationError::Panicked(_) | GenerationError::Deadline => true,
-        GenerationError::Sled(error) => !matches!(error, sled::Error::Io(_)),
-        GenerationError::Block(_) => false,
-        GenerationError::Io(error) => error.kind() == io::ErrorKind::NotFound,
+    fn name(&self, device: u32, keys: &Keys) -> Result<Option<Arc<str>>, GenerationError> {
+        if self.names.get().is_none() {
+            // Two readers may both look; they find the same.
+            let _ = self.names.set(self.generation.names(keys)?);
+        }
+        Ok(self.names.get().and_then(|names| names.get(&device).cloned()))
     }
 }
 
@@ -380,43 +217,4 @@ fn remove_dir(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Number and revision of a generation's directory.
-fn directory(name: &std::ffi::OsStr) -> Option<(u32, u32)> {
-    let name = name.to_str()?.strip_prefix("gen-")?;
-    match name.split_once(".r") {
-        Some((number, revision)) => Some((number.parse().ok()?, revision.parse().ok()?)),
-        None => Some((name.parse().ok()?, 0)),
-    }
-}
-
-/// A manifest from what lies in the directory: every generation found is treated as if it had been open.
-fn rebuild(dir: &Path, name: &str, recovered: &mut Recovered) -> io::Result<Manifest> {
-    // Without randomness an uplink's account may not notice that the count begins anew; then it says that it does not add up.
-    let mut manifest = Manifest::default();
-    manifest.epoch = getrandom::u32().unwrap_or(0);
-    for entry in fs::read_dir(dir.join(LANE))? {
-        let Some((number, revision)) = directory(&entry?.file_name()) else { continue };
-        // Of two databases the older one is whole: it goes only after the newer one has taken its place.
-        if manifest.generations.get(&number).is_some_and(|known| known.revision < revision) {
-            continue;
-        }
-        let record = Record {
-            state: State::Open,
-            spool: name.to_owned(),
-            boot: String::new(),
-            created_ms: 0,
-            count: 0,
-            missing: Vec::new(),
-            summaries: None,
-            revision,
-            sealed: None,
-            bytes: 0,
-        };
-        manifest.generations.insert(number, record);
-        manifest.next_generation = manifest.next_generation.max(number + 1);
-        recovered.manifest_rebuilt = true;
-    }
-    Ok(manifest)
 }

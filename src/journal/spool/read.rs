@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Instant;
 
-use super::{READ_BLOCKS, Spool, Tail, is_damage, update};
+use super::repair::is_damage;
+use super::{READ_BLOCKS, Spool, Tail};
 use crate::clock::BootId;
 use crate::journal::block::{self, BlockError};
 use crate::journal::generation::{Generation, GenerationError, Stored};
-use crate::journal::manifest::{Missing, Record, State};
+use crate::journal::manifest::{Damage, Missing, Record, State};
 use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
 use crate::reading::Reading;
 
@@ -38,6 +39,9 @@ impl Spool {
                 State::Void => {
                     let entries = vec![Entry::End { generation: number, count: 0 }];
                     return Ok(page(&record, entries, after));
+                }
+                State::Quarantined if record.damage.is_some() => {
+                    return Err(ReadError::Damaged { generation: number });
                 }
                 State::Quarantined | State::Evicted => return Ok(gone(number, &record, from, after)),
                 State::Open if number < watermark.generation() => self.recover_late(number)?,
@@ -76,16 +80,39 @@ impl Spool {
         max: usize,
         head_names: Option<&dyn Fn(u32) -> Option<Arc<str>>>,
     ) -> Result<Page, ReadError> {
-        let failed =
-            |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
+        let read = self.try_read(number, record, from, limit, max, head_names);
+        read.map_err(|trouble| match trouble {
+            Trouble::Damage(cause) if head_names.is_some() => self.head_is_damaged(number, &cause),
+            Trouble::Damage(cause) => self.condemn(number, &cause),
+            Trouble::Other(error) => error,
+        })
+    }
+
+    fn try_read(
+        &self,
+        number: u32,
+        record: &Record,
+        from: Seq,
+        limit: u32,
+        max: usize,
+        head_names: Option<&dyn Fn(u32) -> Option<Arc<str>>>,
+    ) -> Result<Page, Trouble> {
+        let failed = |error: GenerationError| match is_damage(&error) {
+            true => Trouble::Damage(error.to_string()),
+            false => Trouble::Other(ReadError::Read { generation: number, cause: error.to_string() }),
+        };
         let mut page = page(record, Vec::new(), from);
         let mut n = from.n();
         if n >= limit {
             return Ok(page);
         }
         let tail = self.tail(number)?;
+        // Found damaged again and again: then it is read as far as it can be.
+        let strict = self.may_condemn(number);
         let keys = self.keyring.keys();
         let mut readings = Vec::new();
+        // Whether a block was sound and could not be understood: there is nothing to salvage then.
+        let mut foreign = false;
         'blocks: while n < limit && page.entries.len() < max {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
             let before = n;
@@ -105,6 +132,9 @@ impl Spool {
                         let end = stored.first_n.saturating_add(count).min(limit);
                         if end > n {
                             if stored.first_n > n {
+                                if strict && !foreign {
+                                    explained(record, n, stored.first_n - 1)?;
+                                }
                                 push_gaps(&mut page.entries, number, record, n, stored.first_n - 1);
                             }
                             push_withheld(&mut page.entries, number, n.max(stored.first_n), end - 1);
@@ -112,9 +142,13 @@ impl Spool {
                         }
                         continue;
                     }
+                    Err(BlockError::Checksum | BlockError::Malformed) if strict => {
+                        return Err(Trouble::Damage(format!("the value at {} is damaged", stored.first_n)));
+                    }
                     Err(error) => {
                         // The next block's first number, or the end, tells how many are gone with this one.
                         tracing::error!(generation = number, n = stored.first_n, %error, "a block cannot be read");
+                        foreign = true;
                         continue;
                     }
                 }
@@ -123,6 +157,9 @@ impl Spool {
                     continue;
                 }
                 if stored.first_n > n {
+                    if strict && !foreign {
+                        explained(record, n, stored.first_n - 1)?;
+                    }
                     push_gaps(&mut page.entries, number, record, n, stored.first_n - 1);
                     n = stored.first_n;
                 }
@@ -131,8 +168,11 @@ impl Spool {
                 for (index, reading) in readings.drain(..).enumerate().skip(skip).take(take) {
                     let device = match head_names {
                         Some(names) => names(reading.device.0),
-                        None => tail.name(reading.device.0, &keys),
+                        None => tail.name(reading.device.0, &keys).map_err(failed)?,
                     };
+                    if strict && device.is_none() && record.revision == 0 {
+                        return Err(Trouble::Damage(format!("device {} has no name", reading.device.0)));
+                    }
                     let device = device.unwrap_or_else(|| unnamed(number, reading.device.0));
                     let seq = Seq::new(number, stored.first_n + index as u32);
                     page.entries.push(Entry::Reading { seq, device, reading });
@@ -141,6 +181,9 @@ impl Spool {
             }
             if n == before {
                 // Nothing further is stored: the rest, up to the limit, is gone.
+                if strict && !foreign {
+                    explained(record, n, limit - 1)?;
+                }
                 push_gaps(&mut page.entries, number, record, n, limit - 1);
                 n = limit;
             }
@@ -166,17 +209,20 @@ impl Spool {
         if let Some(tail) = state.handles.get(&number).and_then(Weak::upgrade) {
             return Ok(tail);
         }
+        let record = state.manifest.generations.get(&number);
+        let Some((count, damage)) = record.map(|record| (record.count, kept(record))) else {
+            return Err(ReadError::Damaged { generation: number });
+        };
+        let damage = damage.ok_or(ReadError::Damaged { generation: number })?;
         // Opening under the lock: a sealed generation opens in tens of milliseconds, and nobody opens it twice.
         let generation = match Generation::recover(&*self.disk, &self.dir_of(&state, number), number) {
             Ok(generation) => generation,
-            Err(error) if is_damage(&error) => {
-                tracing::error!(generation = number, %error, "generation moved to quarantine: it cannot be opened");
-                let moved = self.quarantine(&state, number).and_then(|()| {
-                    update(&mut state.manifest, number, |record| record.state = State::Quarantined);
-                    state.manifest.store(&*self.disk, &self.dir)
-                });
-                let cause = moved.err().map_or_else(|| error.to_string(), |error| error.to_string());
-                return Err(ReadError::Open { generation: number, cause });
+            Err(error) if is_damage(&error) || state.repairs.has_had_patience(number, &error) => {
+                let moved = self.set_aside(&mut state, number, &error.to_string(), damage, count);
+                return Err(moved.map_or_else(
+                    |error| ReadError::Open { generation: number, cause: error.to_string() },
+                    |()| ReadError::Damaged { generation: number },
+                ));
             }
             Err(error) => return Err(ReadError::Open { generation: number, cause: error.to_string() }),
         };
@@ -233,7 +279,7 @@ impl Spool {
                     }
                     seen += readings.len();
                     for reading in &readings {
-                        each(reading, tail.name(reading.device.0, &keys));
+                        each(reading, tail.name(reading.device.0, &keys).ok().flatten());
                     }
                     if seen >= most {
                         return;
@@ -242,6 +288,39 @@ impl Spool {
             }
         }
     }
+}
+
+/// Why a page could not be made.
+enum Trouble {
+    /// What is stored is not sound: to be salvaged.
+    Damage(String),
+    Other(ReadError),
+}
+
+impl From<ReadError> for Trouble {
+    fn from(error: ReadError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// What a database that is there would be, if it turned out to be damaged; `None`: it is not there.
+fn kept(record: &Record) -> Option<Damage> {
+    match record.state {
+        State::Sealed => Some(Damage::Sealed),
+        State::Open => Some(Damage::Torn),
+        State::Creating | State::Void | State::Quarantined | State::Evicted | State::Dead => None,
+    }
+}
+
+/// Numbers that are not stored must be known to be missing; else the database has lost them in silence.
+fn explained(record: &Record, first: u32, last: u32) -> Result<(), Trouble> {
+    let mut n = first;
+    for missing in &record.missing {
+        if missing.first <= n && n <= missing.last {
+            n = missing.last.saturating_add(1);
+        }
+    }
+    if n > last { Ok(()) } else { Err(Trouble::Damage(format!("the readings from {n} on are not there"))) }
 }
 
 pub(super) fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {

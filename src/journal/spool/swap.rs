@@ -10,8 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Weak;
 
-use super::{LANE, Spool, Tail, directory, remove_dir};
+use super::{LANE, Spool, Tail, remove_dir};
 use crate::journal::manifest::{Manifest, Record, State};
+use crate::journal::salvage;
 
 /// A database that is the generation no more.
 pub(super) struct Replaced {
@@ -92,7 +93,7 @@ impl Spool {
     pub(super) fn remove_replaced(&self, manifest: &Manifest) -> io::Result<()> {
         for entry in fs::read_dir(self.dir.join(LANE))? {
             let entry = entry?;
-            let Some((number, revision)) = directory(&entry.file_name()) else { continue };
+            let Some((number, revision)) = salvage::directory(&entry.file_name()) else { continue };
             let known = manifest.generations.get(&number);
             if known.is_some_and(|record| record.state == State::Evicted || record.revision != revision) {
                 remove_dir(&entry.path())?;

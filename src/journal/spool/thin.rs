@@ -12,6 +12,7 @@ use std::io;
 use std::sync::PoisonError;
 
 use super::read::{gap, page, unnamed};
+use super::repair::is_damage;
 use super::{READ_BLOCKS, Spool, remove_dir};
 use crate::journal::block::{self, BlockError};
 use crate::journal::cursor::Cursors;
@@ -183,7 +184,7 @@ impl Spool {
         let tail = self
             .tail(number)
             .map_err(|error| ThinError::Read { generation: number, cause: error.to_string() })?;
-        let names = |device| tail.name(device, &keys);
+        let names = |device| tail.name(device, &keys).ok().flatten();
         let unnamed = |device| unnamed(number, device);
         let source =
             Source { generation: &tail.generation, record, names: &names, unnamed: &unnamed, keys: &keys };
@@ -202,8 +203,10 @@ impl Spool {
         from: Seq,
         max: usize,
     ) -> Result<Page, ReadError> {
-        let failed =
-            |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
+        let failed = |error: GenerationError| match is_damage(&error) {
+            true => self.condemn(number, &error.to_string()),
+            false => ReadError::Read { generation: number, cause: error.to_string() },
+        };
         let mut page = page(record, Vec::new(), from);
         let keys = self.keyring.keys();
         let mut k = from.n();
@@ -215,21 +218,27 @@ impl Spool {
                     break;
                 }
                 let mut summaries = Vec::new();
-                let opened = block::decode_summaries(&stored.value, &keys, &mut summaries);
-                if let Err(BlockError::Sealed(_)) = opened {
-                    // Their readings are told of as thinned; they themselves are kept for when the key is back.
-                    self.keep_withheld(number).map_err(|error| failed(error.into()))?;
-                    k = known.count;
-                    break;
-                }
-                if let Err(error) = opened {
-                    tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");
-                    continue;
+                match block::decode_summaries(&stored.value, &keys, &mut summaries) {
+                    Ok(_) => {}
+                    Err(BlockError::Sealed(_)) => {
+                        // Their readings are told of as thinned; they themselves are kept for when the key is back.
+                        self.keep_withheld(number).map_err(|error| failed(error.into()))?;
+                        k = known.count;
+                        break;
+                    }
+                    Err(BlockError::Checksum) if self.may_condemn(number) => {
+                        let cause = format!("the summaries at {} are damaged", stored.first_n);
+                        return Err(self.condemn(number, &cause));
+                    }
+                    Err(error) => {
+                        tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");
+                        continue;
+                    }
                 }
                 let skip = k.saturating_sub(stored.first_n) as usize;
                 for (at, summary) in (stored.first_n..known.count).zip(summaries).skip(skip) {
-                    let name = tail.name(summary.device.0, &keys);
-                    let device = name.unwrap_or_else(|| unnamed(number, summary.device.0));
+                    let device = tail.name(summary.device.0, &keys).map_err(failed)?;
+                    let device = device.unwrap_or_else(|| unnamed(number, summary.device.0));
                     page.entries.push(Entry::Summary { at: Seq::new(number, at), device, summary });
                     k = at + 1;
                 }
