@@ -16,7 +16,7 @@ mod hearts;
 use std::num::NonZeroU16;
 use std::time::Instant;
 
-use fogbeat::clock::{BootId, Stamp, WallQuality};
+use fogbeat::clock::{BootId, BootTimes, Stamp, WallQuality};
 use fogbeat::config::Encoding;
 use fogbeat::forward::batch::{Context, Lines, Until};
 use fogbeat::forward::member::Encoder;
@@ -80,7 +80,7 @@ fn best(readings: usize, mut work: impl FnMut()) -> f64 {
 fn main() {
     let context = Context {
         spool: "k3v9x2ab".into(),
-        boot: BootId([7; 16]),
+        times: BootTimes::unknown(BootId([7; 16])),
         line: LineContext::new("k3v9x2ab", "gym-12", Some("gym")),
     };
     for readings in [2_400, 5_000, 24_000] {
@@ -96,7 +96,7 @@ fn main() {
         let rendering = best(readings, &mut render);
         let text = lines.text_bytes() as f64 / readings as f64;
         println!("{readings} readings a member: {text:.1} B of text each, rendered in {rendering:.0} ns");
-        let bounds = Bounds { from: Seq(0), to: Seq::new(2, 0), fixed_ms: 0 };
+        let bounds = Bounds { from: Seq(0), to: Seq::new(2, 0), fixed_ms: 0, clock: 0, guessed: false };
         for (encoding, levels) in [(Encoding::Gzip, 1..=9), (Encoding::Zstd, 1..=12)] {
             for level in levels {
                 let mut encoder = Encoder::with_level(encoding, Some(level)).unwrap();

@@ -1,7 +1,8 @@
-//! Bytes per reading: what a day of 40 straps takes in the journal, encoded and in real disk blocks.
+//! Bytes and time per reading: what a day of 40 straps takes in the journal, encoded and in real disk blocks, plain and
+//! encrypted.
 //!
 //! ```sh
-//! cargo bench --bench storage -- [--hours 24] [--dir DIR]
+//! cargo bench --bench storage -- [--hours 24] [--dir DIR] [--blocks-only]
 //! ```
 //!
 //! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
@@ -26,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config;
-use fogbeat::journal::{Encoder, Journal, Place, RealDisk, disk_usage};
+use fogbeat::journal::block::decode;
+use fogbeat::journal::{Encoder, Journal, KeySource, Keys, Place, RealDisk, disk_usage};
 use fogbeat::reading::{Contact, DeviceId, DeviceTime, Reading, RrIntervals, RrUnit, Source};
 
 const STRAPS: usize = 40;
@@ -48,6 +50,8 @@ enum Kind {
     Raw,
     StampedJson,
 }
+
+const KINDS: [(&str, Kind); 2] = [("raw 0x2A37", Kind::Raw), ("JSON with stamps", Kind::StampedJson)];
 
 /// All straps' readings, second by second.
 struct Day {
@@ -101,30 +105,65 @@ impl Day {
     }
 }
 
-/// Bytes per reading of blocks of 1,000.
-fn blocks(kind: Kind) -> (f64, f64) {
+/// What blocks of one size cost, per reading.
+struct Cost {
+    bytes: f64,
+    encode_ns: f64,
+    decode_ns: f64,
+}
+
+fn blocks(kind: Kind, size: usize, keys: &Keys) -> Cost {
     let mut day = Day::new(kind);
-    let mut encoder = Encoder::new(None);
-    let (mut bytes, mut readings, mut took) = (0, 0, Duration::ZERO);
-    for _ in 0..200 {
+    let mut encoder = Encoder::new(keys.sealer().cloned());
+    let (mut bytes, mut readings, mut took, mut opening) = (0, 0, Duration::ZERO, Duration::ZERO);
+    let mut back = Vec::new();
+    for _ in 0..200_000 / size {
         let mut block = Vec::new();
-        while block.len() < 1000 {
+        while block.len() < size {
             block.extend(day.next_second());
         }
-        block.truncate(1000);
+        block.truncate(size);
         let started = Instant::now();
         block.sort_by_key(|reading| reading.device);
         let place = Place { boot_tag: 0x1234_5678, clock_epoch: 0, generation: 3, first_n: readings };
-        bytes += encoder.encode(place, block.iter()).expect("a value").len();
+        let value = encoder.encode(place, block.iter()).expect("a value");
         took += started.elapsed();
+        bytes += value.len();
         readings += block.len() as u32;
+        let started = Instant::now();
+        back.clear();
+        decode(&value, keys, &mut back).expect("what was encoded");
+        opening += started.elapsed();
+        assert_eq!(back, block);
     }
-    (bytes as f64 / f64::from(readings), took.as_nanos() as f64 / f64::from(readings))
+    let each = |sum: f64| sum / f64::from(readings);
+    Cost {
+        bytes: each(bytes as f64),
+        encode_ns: each(took.as_nanos() as f64),
+        decode_ns: each(opening.as_nanos() as f64),
+    }
+}
+
+/// The best of five in time; the bytes are the same.
+fn best(kind: Kind, size: usize, keys: &Keys) -> Cost {
+    let rounds = (0..5).map(|_| blocks(kind, size, keys));
+    let better = |a: Cost, b: Cost| Cost {
+        bytes: b.bytes,
+        encode_ns: a.encode_ns.min(b.encode_ns),
+        decode_ns: a.decode_ns.min(b.decode_ns),
+    };
+    rounds.reduce(better).expect("five rounds")
 }
 
 /// Disk bytes per reading when every second's readings are one commit, as at default settings.
-async fn spool(kind: Kind, hours: u64, dir: &std::path::Path) -> (u64, f64, usize) {
-    let settings = config::Journal { commit_interval: Duration::ZERO, ..config::Journal::default() };
+async fn spool(
+    kind: Kind,
+    hours: u64,
+    dir: &std::path::Path,
+    key_file: Option<PathBuf>,
+) -> (u64, f64, usize) {
+    let settings =
+        config::Journal { commit_interval: Duration::ZERO, key_file, ..config::Journal::default() };
     let (journal, driver, _) =
         Journal::open(&settings, dir, Arc::new(BenchClock), Arc::new(RealDisk)).expect("journal");
     let driver = tokio::spawn(driver.run());
@@ -159,16 +198,34 @@ fn option(name: &str) -> Option<String> {
 async fn main() {
     let hours = option("--hours").map_or(24, |hours| hours.parse().expect("--hours: a number"));
     let base = option("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    println!(
-        "| {STRAPS} straps, recorded hearts | encoded, blocks of 1,000 | encoding | {hours} h at one commit a second: disk blocks |"
-    );
+    let keys = tempfile::tempdir().expect("a directory");
+    let key_file = keys.path().join("keys");
+    let sealed = KeySource::File(key_file.clone()).load_or_make().expect("a key");
+    println!("| {STRAPS} straps, recorded hearts | readings a block | plain | encrypted |");
     println!("|---|---|---|---|");
-    for (name, kind) in [("raw 0x2A37", Kind::Raw), ("JSON with stamps", Kind::StampedJson)] {
-        let (encoded, nanos) = blocks(kind);
-        let dir = tempfile::tempdir_in(&base).expect("a directory");
-        let (readings, disk, generations) = spool(kind, hours, dir.path()).await;
-        println!(
-            "| {name} | {encoded:.2} B/reading | {nanos:.0} ns/reading | {disk:.2} B/reading ({readings} readings, {generations} generations) |"
-        );
+    for (name, kind) in KINDS {
+        for size in [40, 1000] {
+            let told = |cost: Cost| {
+                let Cost { bytes, encode_ns, decode_ns } = cost;
+                format!("{bytes:.2} B, encoded in {encode_ns:.0} ns, decoded in {decode_ns:.0} ns")
+            };
+            let (plain, encrypted) = (best(kind, size, &Keys::none()), best(kind, size, &sealed));
+            println!("| {name} | {size} | {} | {} |", told(plain), told(encrypted));
+        }
+    }
+    if std::env::args().any(|arg| arg == "--blocks-only") {
+        return;
+    }
+    println!();
+    println!("| {hours} h at one commit a second | disk blocks, plain | encrypted |");
+    println!("|---|---|---|");
+    for (name, kind) in KINDS {
+        let mut columns = Vec::new();
+        for key_file in [None, Some(key_file.clone())] {
+            let dir = tempfile::tempdir_in(&base).expect("a directory");
+            let (readings, disk, generations) = spool(kind, hours, dir.path(), key_file).await;
+            columns.push(format!("{disk:.2} B/reading ({readings} readings, {generations} generations)"));
+        }
+        println!("| {name} | {} |", columns.join(" | "));
     }
 }

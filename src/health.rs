@@ -34,6 +34,7 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct Inner {
     phase: Phase,
+    trouble: Option<String>,
     stages: BTreeMap<&'static str, Stage>,
 }
 
@@ -54,6 +55,15 @@ impl Health {
     pub fn late(&self, now: Instant) -> Vec<&'static str> {
         let overdue = |stage: &Stage| now.saturating_duration_since(stage.last) > stage.deadline;
         self.lock().stages.iter().filter(|(_, stage)| overdue(stage)).map(|(name, _)| *name).collect()
+    }
+
+    /// What keeps readings from being taken, in words; `None`: nothing. Returns what it was before.
+    pub fn trouble_is(&self, trouble: Option<String>) -> Option<String> {
+        std::mem::replace(&mut self.lock().trouble, trouble)
+    }
+
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
     }
 
     pub fn phase(&self) -> Phase {

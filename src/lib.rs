@@ -13,6 +13,8 @@ pub mod control;
 pub mod demo;
 mod files;
 pub mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gateway;
 pub mod health;
 pub mod journal;

@@ -8,11 +8,13 @@
 mod handover;
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::journal::Trouble;
 
 const LOCK_FILE: &str = "lock";
 const ID_FILE: &str = "gateway-id";
@@ -41,7 +43,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    lock: File,
+    /// Held, and let go with this.
+    _lock: File,
 }
 
 /// What the lock file says about the process that holds it.
@@ -59,14 +62,16 @@ impl StateDir {
         if !path.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         }
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(LOCK_FILE))
-            .map_err(unusable)?;
+        let writing =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
+        let mut lock = match writing.open(path.join(LOCK_FILE)) {
+            // A disk that is read-only may come back; until then the lock holds all the same.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                File::open(path.join(LOCK_FILE))
+            }
+            lock => lock,
+        }
+        .map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -75,17 +80,23 @@ impl StateDir {
             }
             Err(errno) => return Err(unusable(errno.into())),
         }
-        let mut state = Self { path: path.to_owned(), lock };
-        state.announce(None).map_err(unusable)?;
-        Ok(state)
+        let state = Self { path: path.to_owned(), _lock: lock };
+        match state.announce(None) {
+            // On a full or read-only disk nobody can be told: what needs the disk will say so.
+            Err(error) if Trouble::of(&error).is_none() => Err(unusable(error)),
+            _ => Ok(state),
+        }
     }
 
     /// Writes into the lock file who holds it and where it answers.
-    pub fn announce(&mut self, socket: Option<&Path>) -> io::Result<()> {
+    pub fn announce(&self, socket: Option<&Path>) -> io::Result<()> {
         let socket = socket.map(|path| format!("{}\n", path.display())).unwrap_or_default();
-        self.lock.set_len(0)?;
-        self.lock.rewind()?;
-        self.lock.write_all(format!("{}\n{socket}", std::process::id()).as_bytes())
+        let text = format!("{}\n{socket}", std::process::id());
+        // Not through the lock's own handle: on a disk that was read-only that one cannot write.
+        let mut file = OpenOptions::new().write(true).open(self.path.join(LOCK_FILE))?;
+        // Over the old text first: its block is there, also on a full disk.
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
     }
 
     pub fn path(&self) -> &Path {
@@ -203,7 +214,7 @@ mod tests {
     fn a_state_directory_has_one_owner_who_can_be_found() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(owner(dir.path()).unwrap(), None);
-        let mut first = StateDir::open(dir.path()).unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
         first.announce(Some(Path::new("/run/x.sock"))).unwrap();
         let me = std::process::id().to_string();
         let told = StateDir::open(dir.path()).unwrap_err().to_string();

@@ -118,6 +118,22 @@ fn what_check_prints_is_a_configuration() {
 }
 
 #[test]
+fn check_shows_what_the_limits_of_memory_add_up_to() {
+    let (code, out, err) = outcome(&mut fogbeat(&["check", "--verbose"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    fogbeat::config::from_toml(&out).unwrap();
+    assert!(out.contains("16.0 MiB  connections"), "{out}");
+    assert!(out.contains("1024 x 16.0 KiB") && out.contains("mqtt.listener.limits.connections"), "{out}");
+    assert!(out.trim_end().ends_with("192.0 MiB  limits.memory"), "{out}");
+
+    let mut command = fogbeat(&["check"]);
+    command.env("FOGBEAT__LIMITS__MEMORY", "100MiB");
+    let (code, _, err) = outcome(&mut command);
+    assert_eq!(code, 78);
+    assert!(err.contains("1024 connections 16.0 MiB") && err.contains("give at least"), "{err}");
+}
+
+#[test]
 fn without_a_gateway_the_commands_say_so_with_69() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, err) = in_state(&["status"], dir.path());

@@ -237,7 +237,8 @@ impl Scene {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let clock = Arc::new(SystemClock::new(config::Trust::Always, &self.state()));
+            let trusted = config::Clock { trust: config::Trust::Always, ..config::Clock::default() };
+            let clock = Arc::new(SystemClock::new(&trusted, &self.state()));
             let settings = config::Journal { commit_interval: Duration::ZERO, ..settings };
             let started = Instant::now();
             let (journal, driver, _) =

@@ -15,6 +15,7 @@ use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config::{self, Encoding};
 use fogbeat::forward::{self, Drained, Handle, Metrics, Origin};
 use fogbeat::journal::{Journal, RealDisk};
+use fogbeat::reading::validity::DeviceTimeWindow;
 use fogbeat::reading::{Contact, DeviceId, Reading, RrIntervals, RrUnit, Source};
 use tokio::time::Instant;
 
@@ -81,8 +82,12 @@ impl Gateway {
 
     fn uplink(&self, state: &Path, uplink: &config::Uplink, max_age: Duration) -> Handle {
         let batch = config::Batch { max_age, max_bytes: bytesize::ByteSize::kib(256) };
-        let origin =
-            Origin { gateway: "gym-12".into(), site: Some("gym".into()), state_dir: state.to_owned() };
+        let origin = Origin {
+            gateway: "gym-12".into(),
+            site: Some("gym".into()),
+            state_dir: state.to_owned(),
+            window: DeviceTimeWindow::default(),
+        };
         forward::spawn(uplink, &batch, &origin, &self.journal, Arc::new(StillClock), &Metrics::default())
             .unwrap()
     }

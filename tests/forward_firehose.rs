@@ -31,7 +31,13 @@ fn uplink(url: &str, timeout: Duration) -> Firehose {
 
 fn member(first: u8, size: usize) -> Member {
     Member {
-        bounds: Bounds { from: Seq(u64::from(first)), to: Seq(u64::from(first) + 1), fixed_ms: 0 },
+        bounds: Bounds {
+            from: Seq(u64::from(first)),
+            to: Seq(u64::from(first) + 1),
+            fixed_ms: 0,
+            clock: 0,
+            guessed: false,
+        },
         spool: "sp".into(),
         first: Seq(u64::from(first)),
         last: Seq(u64::from(first)),

@@ -210,6 +210,7 @@ async fn connects_are_refused_with_a_reason() {
 async fn the_limit_of_connections_is_told() {
     let mut few = settings();
     few.limits.connections = 2;
+    few.limits.connections_per_address = Some(2);
     let gateway = start(few).await;
     let first = Raw::v4(gateway.addr(), "a").await;
     let _second = Raw::v4(gateway.addr(), "b").await;
@@ -449,6 +450,7 @@ async fn bursts_and_sudden_goodbyes_of_subscribers() {
 async fn half_open_connections_keep_nobody_out() {
     let mut hasty = settings();
     hasty.limits.handshake = Duration::from_millis(800);
+    hasty.limits.handshakes = 300;
     let gateway = start(hasty).await;
     let mut silent = Vec::new();
     for n in 0..200 {

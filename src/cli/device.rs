@@ -51,7 +51,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
                      with --config FILE"
                 )));
             }
-            let now = SystemClock::new(config.clock.trust, state_dir).now().wall_ms / 1000;
+            let now = SystemClock::new(&config.clock, state_dir).now().wall_ms / 1000;
             let secret = store.add(name, publish, subscribe, now)?;
             if *json {
                 return output::print_json(&json!({ "name": name, "secret": secret }));

@@ -15,6 +15,7 @@ use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
 use crate::journal::salvage;
 use crate::journal::{Facts, Journal, Readable, SalvageError};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::state::StateDir;
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +93,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
 /// Who looks.
 enum Looker {
     Daemon(PathBuf),
-    Own { gateway: String, site: Option<String>, journal: Journal, _lock: StateDir },
+    Own { gateway: String, site: Option<String>, window: DeviceTimeWindow, journal: Journal, _lock: StateDir },
 }
 
 impl Looker {
@@ -102,7 +103,8 @@ impl Looker {
         }
         let (state, journal) = offline::journal(config)?;
         let gateway = state.gateway_id(config.gateway.id.as_deref())?;
-        Ok(Self::Own { gateway, site: config.gateway.site.clone(), journal, _lock: state })
+        let window = DeviceTimeWindow::new(config.clock.device_past, config.clock.device_future);
+        Ok(Self::Own { gateway, site: config.gateway.site.clone(), window, journal, _lock: state })
     }
 
     fn inspect(&self) -> Result<Value, Failure> {
@@ -148,8 +150,8 @@ impl Looker {
     fn page(&self, from: u64) -> Result<Page, Failure> {
         match self {
             Self::Daemon(socket) => understood(control::ask(socket, &Request::JournalPage { from })?),
-            Self::Own { gateway, site, journal, .. } => {
-                look::page(journal, gateway, site.as_deref(), from).map_err(Failure::unavailable)
+            Self::Own { gateway, site, window, journal, .. } => {
+                look::page(journal, gateway, site.as_deref(), *window, from).map_err(Failure::unavailable)
             }
         }
     }

@@ -18,7 +18,7 @@ pub fn journal(config: &Config) -> Result<(StateDir, Journal), Failure> {
         )));
     }
     let state = StateDir::open(dir)?;
-    let clock = Arc::new(SystemClock::new(config.clock.trust, dir));
+    let clock = Arc::new(SystemClock::new(&config.clock, dir));
     let (journal, recovered) = Journal::open_offline(&config.journal, dir, clock, Arc::new(RealDisk))?;
     if recovered.lost > 0 {
         eprintln!("fogbeat: the storage has lost {} readings that were durable", recovered.lost);

@@ -1,8 +1,21 @@
 //! Time as the gateway knows it: boot id, monotonic time, and the wall clock's guess with its quality.
+//!
+//! A reading is stamped at once with the uptime of its boot and with a wall time ([`Stamp`]). When the wall clock of a
+//! boot becomes synchronised, that moment is its anchor ([`anchors`]); the clock then runs on from it ([`keeper`]), and
+//! what was stamped before gets its true time on the way out ([`repair`]). [`system`] reads the machine's clocks.
 
+pub mod anchors;
+pub mod keeper;
+mod metrics;
+pub mod repair;
 mod system;
 
-pub use system::SystemClock;
+use std::sync::Arc;
+
+pub use anchors::{Anchor, Anchors, SeenBoot};
+pub use metrics::Metrics;
+pub use repair::{BootTimes, Correction, Resolved, TimeQuality};
+pub use system::{Status, SystemClock};
 
 /// Identity of one boot of the machine (`/proc/sys/kernel/random/boot_id`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,4 +44,13 @@ pub struct Stamp {
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Stamp;
     fn boot(&self) -> BootId;
+    /// What is known about the clocks of all boots, as it is on disk. By default nothing.
+    fn anchors(&self) -> Arc<Anchors> {
+        Arc::default()
+    }
+    /// The uptime in ms until which it is worth holding back readings whose time is a guess, because the clock may
+    /// still be set. `None`, the default: nothing is to be waited for.
+    fn patient_until(&self) -> Option<u64> {
+        None
+    }
 }

@@ -1,21 +1,23 @@
-//! The machine's own clocks.
+//! The machine's own clocks, and who vouches for them: the driver of the [`Timekeeper`].
 //!
-//! Promise: `now()` costs two vDSO reads and no system call; uptime never steps; the wall clock's guess is never
-//! below what is known to have passed already (the build of this program, or the time a trusted clock was last
-//! written down), so that a Pi that boots into 1970 does not date readings there. Quality is `Synced` once the
-//! operating system said so in this run and stays so: a clock that was right and is kept by the crystal is off by
-//! a few parts in 10^5.
-//! Not promised: repair of stamps taken before that moment.
+//! Promise: `now()` costs one vDSO read and no system call; uptime never steps; the wall clock's guess is never below
+//! what is known to have passed already (the build of this program, the time a trusted clock was last written down, the
+//! end of an earlier boot), so that a Pi that boots into 1970 does not date readings there.
+//!
+//! Who vouches: systemd-timesyncd touches a file at each success, and its time says how fresh that is. Others (chrony,
+//! ntpd) set the kernel's flag, which timedated reads; it stays up for nine hours without them, and that is how
+//! uncertain such a word is. Where neither can be asked nobody is waited for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::{BootId, Clock, Stamp, WallQuality};
-use crate::config::Trust;
+use super::anchors::{Anchors, SeenBoot, drift};
+use super::keeper::{Faith, Health, Observed, Sample, Start, Timekeeper};
+use super::{BootId, Clock, Metrics, Stamp};
+use crate::config::{self, Trust};
 use crate::files;
 
 /// No correct clock is before the build of this program; ms since the epoch. See `build.rs`.
@@ -34,6 +36,9 @@ const fn decimal(text: &str) -> i64 {
 
 /// How often the operating system is asked whether its clock is right, until it says yes.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// And afterwards: timesyncd's mark costs a look at a file; asking timedated starts a service.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_secs(1800);
 
 /// A child that has not answered by then never will.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,61 +46,148 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a trusted time is written down: a lower bound for the next boot, so coarse is enough.
 const WRITE_EVERY: Duration = Duration::from_secs(3600);
 
-/// A wall clock that moved less than this against the uptime is taken to run with it: the two are read one after the
-/// other, and a difference that flickers would only cost space in every stored reading.
-const STEADY_MS: i64 = 3;
-
 /// systemd-timesyncd's mark that it has set the clock in this boot.
 const TIMESYNC_MARK: &str = "/run/systemd/timesync/synchronized";
+/// What NTP is off by at most over the links gateways have.
+const NTP_ERROR_MS: u64 = 500;
+/// The kernel forgets that it was synchronised when its own estimate, which grows by 500 ppm, reaches 16 s.
+const FLAG_LASTS_MS: u64 = 16_000 * 2_000;
 
 /// File below the state directory with the last trusted wall time, ms since the epoch in decimal.
 const FLOOR_FILE: &str = "clock-floor";
 
 /// See the module's documentation.
 pub struct SystemClock {
-    boot: BootId,
-    synced: AtomicBool,
-    /// Wall time that had passed for certain when this process started, minus the uptime then.
-    floor_at_boot_ms: i64,
-    /// Wall time minus uptime, ms, as last taken over.
-    offset_ms: AtomicI64,
+    keeper: Timekeeper,
     trust: Trust,
+    patience_ms: u64,
     floor_file: PathBuf,
+    metrics: Metrics,
+}
+
+/// The clock in `fogbeat status`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Status {
+    /// `[clock] trust`.
+    pub trust: Trust,
+    #[serde(flatten)]
+    pub health: Health,
+}
+
+/// What the operating system says of its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// It is synchronised; how far off it may be, ms.
+    Yes {
+        error_ms: u64,
+    },
+    /// As at the last look: nothing has vouched for it since.
+    Unchanged,
+    NotYet,
+    /// There is nobody to ask.
+    Nobody,
 }
 
 impl SystemClock {
-    /// Reads boot id and floor; writes nothing.
-    pub fn new(trust: Trust, state_dir: &Path) -> Self {
+    /// Reads boot id, anchors and floor; writes nothing.
+    pub fn new(settings: &config::Clock, state_dir: &Path) -> Self {
         let floor_file = state_dir.join(FLOOR_FILE);
         let written =
             std::fs::read_to_string(&floor_file).ok().and_then(|text| text.trim().parse::<i64>().ok());
-        let floor_ms = written.unwrap_or(0).max(BUILT_MS);
-        Self {
+        let (uptime_ms, wall_ms) = both();
+        let faith = match settings.trust {
+            Trust::Auto => Faith::Told,
+            Trust::Always => Faith::Blind,
+            Trust::Never => Faith::Never,
+        };
+        let start = Start {
             boot: boot_id(),
-            synced: AtomicBool::new(trust == Trust::Always),
-            floor_at_boot_ms: floor_ms - millis(clock_gettime(ClockId::Boottime)),
-            offset_ms: AtomicI64::new(i64::MIN),
-            trust,
+            uptime_ms,
+            wall_ms,
+            built_ms: BUILT_MS,
+            written_ms: written.unwrap_or(0),
+            faith,
+        };
+        Self {
+            keeper: Timekeeper::new(state_dir, start),
+            trust: settings.trust,
+            patience_ms: u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX),
             floor_file,
+            metrics: Metrics::default(),
         }
     }
 
-    pub fn synced(&self) -> bool {
-        self.synced.load(Ordering::Relaxed)
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
-    /// Asks the operating system until its clock is right, and writes trusted times down. Runs until dropped.
+    /// Takes in which boots have stored readings, oldest first. Blocking.
+    pub fn learn(&self, seen: &[SeenBoot]) {
+        self.tell(self.keeper.learn(seen));
+    }
+
+    pub fn status(&self) -> Status {
+        let now = uptime();
+        let left = self.patient_until().and_then(|until| until.checked_sub(now));
+        let health = Health { patience_left_s: left.map(|ms| ms / 1000), ..self.keeper.health(now) };
+        Status { trust: self.trust, health }
+    }
+
+    /// Asks the operating system about its clock, notes anchors, and writes trusted times down. Runs until dropped.
     pub async fn supervise(self: Arc<Self>) {
+        let mut asked = Asked::default();
+        let mut written: Option<tokio::time::Instant> = None;
         loop {
-            if self.synced() {
+            let word = match self.trust {
+                Trust::Auto => asked.word().await,
+                Trust::Always => Word::Yes { error_ms: NTP_ERROR_MS },
+                Trust::Never => Word::NotYet,
+            };
+            let clock = Arc::clone(&self);
+            // A panic in there is a defect that the next round shows again.
+            let _ = tokio::task::spawn_blocking(move || clock.take(word)).await;
+            let synced = self.keeper.synced();
+            if synced && written.is_none_or(|at| at.elapsed() >= WRITE_EVERY) {
                 self.write_floor().await;
-                tokio::time::sleep(WRITE_EVERY).await;
-            } else if self.trust == Trust::Auto && os_says_synced().await {
-                self.synced.store(true, Ordering::Relaxed);
-                tracing::info!("the wall clock is synchronised");
-            } else {
-                tokio::time::sleep(PROBE_EVERY).await;
+                written = Some(tokio::time::Instant::now());
             }
+            self.metrics.show(&self.keeper.health(uptime()));
+            tokio::time::sleep(if synced { LOOK_EVERY } else { PROBE_EVERY }).await;
+        }
+    }
+
+    /// Blocking.
+    fn take(&self, word: Word) {
+        let (uptime_ms, wall_ms) = both();
+        self.keeper.set_hopeful(self.trust == Trust::Auto && word != Word::Nobody);
+        let Word::Yes { error_ms } = word else {
+            self.tell(self.keeper.guess(uptime_ms, wall_ms));
+            return;
+        };
+        match self.keeper.observe(Sample { uptime_ms, wall_ms, error_ms }) {
+            Ok(seen) => {
+                self.metrics.observed(seen);
+                match seen {
+                    Observed::First => tracing::info!(error_ms, "the wall clock is synchronised"),
+                    Observed::Corrected => tracing::info!(error_ms, "the wall clock was corrected"),
+                    Observed::Doubted => {
+                        tracing::info!(
+                            "the system clock contradicts what is known; waiting for confirmation"
+                        );
+                    }
+                    Observed::Impossible => tracing::warn!(
+                        "the system clock is said to be synchronised and lies before the build of this program: set it"
+                    ),
+                    Observed::Agrees { .. } => {}
+                }
+            }
+            Err(error) => self.tell(Err(error)),
+        }
+    }
+
+    fn tell(&self, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            tracing::info!(%error, "the clock's anchors could not be written down; tried again");
         }
     }
 
@@ -112,31 +204,30 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Stamp {
-        let uptime_ms = millis(clock_gettime(ClockId::Boottime));
-        let wall_ms = uptime_ms + self.offset(millis(clock_gettime(ClockId::Realtime)) - uptime_ms);
-        let synced = self.synced();
-        let floor_ms = self.floor_at_boot_ms + uptime_ms;
-        Stamp {
-            uptime_ms: uptime_ms.unsigned_abs(),
-            wall_ms: if synced { wall_ms } else { wall_ms.max(floor_ms) },
-            quality: if synced { WallQuality::Synced } else { WallQuality::Unsynced },
-        }
+        self.keeper.stamp(uptime())
     }
 
     fn boot(&self) -> BootId {
-        self.boot
+        self.keeper.boot()
+    }
+
+    fn anchors(&self) -> Arc<Anchors> {
+        self.keeper.anchors()
+    }
+
+    fn patient_until(&self) -> Option<u64> {
+        self.keeper.hopeful().then_some(self.patience_ms)
     }
 }
 
-impl SystemClock {
-    fn offset(&self, seen_ms: i64) -> i64 {
-        let known_ms = self.offset_ms.load(Ordering::Relaxed);
-        if seen_ms.abs_diff(known_ms) < STEADY_MS.unsigned_abs() {
-            return known_ms;
-        }
-        self.offset_ms.store(seen_ms, Ordering::Relaxed);
-        seen_ms
-    }
+/// ms since boot, suspend included.
+fn uptime() -> u64 {
+    millis(clock_gettime(ClockId::Boottime)).unsigned_abs()
+}
+
+/// Uptime and system clock of one moment.
+fn both() -> (u64, i64) {
+    (uptime(), millis(clock_gettime(ClockId::Realtime)))
 }
 
 fn millis(time: Timespec) -> i64 {
@@ -155,73 +246,90 @@ fn boot_id() -> BootId {
     BootId(id)
 }
 
-/// `adjtimex` has no safe wrapper, so those are asked who have: timesyncd by its mark, else (chrony, ntpd) timedated,
-/// which reads the kernel's flag.
-async fn os_says_synced() -> bool {
-    if tokio::fs::try_exists(TIMESYNC_MARK).await.unwrap_or(false) {
-        return true;
+/// What was asked so far. `adjtimex` has no safe wrapper, so those are asked who have.
+#[derive(Default)]
+struct Asked {
+    /// Time of timesyncd's mark at the last look, ms since the epoch.
+    mark_ms: Option<i64>,
+    timedated: Timedated,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Timedated {
+    #[default]
+    NotAsked,
+    SaidNo,
+    SaidYes(tokio::time::Instant),
+    Silent(tokio::time::Instant),
+}
+
+impl Asked {
+    async fn word(&mut self) -> Word {
+        match modified_ms(Path::new(TIMESYNC_MARK)).await {
+            Some(mark_ms) => self.mark(mark_ms, both().1),
+            None => self.ask().await,
+        }
     }
+
+    /// timesyncd's word: as good as NTP when it was given, and a crystal's drift since.
+    fn mark(&mut self, mark_ms: i64, now_ms: i64) -> Word {
+        if self.mark_ms.replace(mark_ms) == Some(mark_ms) {
+            return Word::Unchanged;
+        }
+        match u64::try_from(now_ms.saturating_sub(mark_ms)) {
+            Ok(age) => Word::Yes { error_ms: NTP_ERROR_MS + drift(age) },
+            // The mark lies in the future: the clock was set back by somebody else since.
+            Err(_) => Word::Unchanged,
+        }
+    }
+
+    async fn ask(&mut self) -> Word {
+        let before = self.timedated;
+        match before {
+            Timedated::SaidYes(at) if at.elapsed() < ASK_EVERY => return Word::Unchanged,
+            Timedated::Silent(at) if at.elapsed() < ASK_EVERY => return Word::Nobody,
+            _ => {}
+        }
+        let now = tokio::time::Instant::now();
+        match timedated_says().await {
+            Some(true) => {
+                self.timedated = Timedated::SaidYes(now);
+                // A no a moment ago means that it was set just now; else it may be as old as the flag lasts.
+                let age =
+                    if before == Timedated::SaidNo { PROBE_EVERY.as_millis() as u64 } else { FLAG_LASTS_MS };
+                Word::Yes { error_ms: NTP_ERROR_MS + drift(age) }
+            }
+            Some(false) => {
+                self.timedated = Timedated::SaidNo;
+                Word::NotYet
+            }
+            None => {
+                self.timedated = Timedated::Silent(now);
+                Word::Nobody
+            }
+        }
+    }
+}
+
+async fn modified_ms(path: &Path) -> Option<i64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = tokio::fs::metadata(path).await.ok()?;
+    Some(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000)
+}
+
+/// `None`: it cannot be asked.
+async fn timedated_says() -> Option<bool> {
     let mut command = tokio::process::Command::new("timedatectl");
     command.args(["show", "--property=NTPSynchronized", "--value"]).kill_on_drop(true);
     command.stdin(std::process::Stdio::null());
-    match tokio::time::timeout(PROBE_TIMEOUT, command.output()).await {
-        Ok(Ok(output)) => output.stdout.starts_with(b"yes"),
-        _ => false,
+    let output = tokio::time::timeout(PROBE_TIMEOUT, command.output()).await.ok()?.ok()?;
+    match output.stdout.trim_ascii() {
+        b"yes" => Some(true),
+        b"no" => Some(false),
+        _ => None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unsynced_clock_is_never_before_the_last_time_written_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let far = 4_000_000_000_000_i64;
-        std::fs::write(dir.path().join(FLOOR_FILE), far.to_string()).unwrap();
-        let clock = SystemClock::new(Trust::Never, dir.path());
-        let first = clock.now();
-        assert_eq!(first.quality, WallQuality::Unsynced);
-        assert!((far..far + 60_000).contains(&first.wall_ms), "{first:?}");
-        std::thread::sleep(Duration::from_millis(5));
-        assert!(clock.now().wall_ms > first.wall_ms, "time stands still at the floor");
-    }
-
-    #[test]
-    fn a_synced_clock_is_believed_also_below_the_floor() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FLOOR_FILE), "4000000000000").unwrap();
-        let clock = SystemClock::new(Trust::Always, dir.path());
-        assert_eq!(clock.now().quality, WallQuality::Synced);
-        assert!(clock.now().wall_ms < 4_000_000_000_000);
-    }
-
-    #[test]
-    fn the_wall_clock_runs_with_the_uptime_until_it_really_moves() {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = SystemClock::new(Trust::Always, dir.path());
-        assert_eq!(clock.offset(1_000), 1_000);
-        assert_eq!([1_001, 999, 1_002].map(|seen| clock.offset(seen)), [1_000; 3]);
-        assert_eq!(clock.offset(1_003), 1_003);
-        assert_eq!(clock.offset(-2_000), -2_000);
-    }
-
-    #[test]
-    fn a_floor_file_of_rubbish_is_as_good_as_none() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FLOOR_FILE), b"\xff\x00 12").unwrap();
-        let clock = SystemClock::new(Trust::Never, dir.path());
-        assert!(clock.now().wall_ms >= BUILT_MS);
-        assert_eq!(clock.boot(), SystemClock::new(Trust::Auto, dir.path()).boot());
-    }
-
-    #[tokio::test]
-    async fn a_trusted_time_is_written_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(SystemClock::new(Trust::Always, dir.path()));
-        let before = clock.now().wall_ms;
-        clock.write_floor().await;
-        let text = std::fs::read_to_string(dir.path().join(FLOOR_FILE)).unwrap();
-        assert!(text.parse::<i64>().unwrap() >= before);
-    }
-}
+#[path = "system_tests.rs"]
+mod tests;

@@ -20,10 +20,34 @@ pub struct Journal {
     pub max_devices: usize,
     /// Damaged generations are kept for a look within this many bytes.
     pub quarantine: ByteSize,
+    /// Most that the journal takes on its disk. Default: the smaller of 2 GiB and half of what is free at the first
+    /// start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<ByteSize>,
+    pub when_full: WhenFull,
     /// Keys that the journal is encrypted with, the last one for what is new. `None`: the systemd credential
     /// `journal-key` if there is one, else no encryption.
     pub key_file: Option<PathBuf>,
 }
+
+/// What gives way when the quota is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The oldest undelivered readings.
+    #[default]
+    DropOldest,
+    /// Their detail: the oldest become summaries; then the oldest summaries go.
+    Thin,
+    /// New readings: they are not taken, and stay with who sends them.
+    RefuseNew,
+}
+
+/// A quota holds at least so many generations: the head, two with a batch under way, one that may go, and the room to
+/// work in.
+pub const LEAST_GENERATIONS: u64 = 6;
+/// Least quota, bytes.
+pub const LEAST_QUOTA: u64 = 16 << 20;
 
 impl Default for Journal {
     fn default() -> Self {
@@ -33,6 +57,8 @@ impl Default for Journal {
             dedupe_window: Duration::from_secs(600),
             max_devices: 10_000,
             quarantine: ByteSize::mib(64),
+            quota: None,
+            when_full: WhenFull::default(),
             key_file: None,
         }
     }

@@ -9,6 +9,7 @@ mod clock;
 mod gateway;
 mod http;
 mod journal;
+mod limits;
 mod load;
 mod log;
 pub mod mapping;
@@ -22,7 +23,8 @@ mod validate;
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
-pub use journal::{Batch, Journal};
+pub use journal::{Batch, Journal, LEAST_GENERATIONS, LEAST_QUOTA, WhenFull};
+pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
@@ -40,6 +42,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub clock: Clock,
     pub log: Log,
+    pub limits: Memory,
     pub mqtt: Mqtt,
     pub journal: Journal,
     pub batch: Batch,

@@ -63,6 +63,16 @@ pub struct Tls {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub connections: usize,
+    /// Of these, from one address (IPv6: one /64). Default: half of them.
+    pub connections_per_address: Option<usize>,
+    /// New connections a second from one address; bursts up to its share of connections.
+    pub new_per_second: u32,
+    /// Reconnects a minute of one client id from one address; bursts up to as many.
+    pub reconnects_per_minute: u32,
+    /// Wrong secrets a minute from one address that are answered; bursts up to as many.
+    pub auth_failures_per_minute: u32,
+    /// Connections between TCP accept and CONNECT.
+    pub handshakes: usize,
     pub packet_size: ByteSize,
     /// Unacknowledged publishes per connection (MQTT 5 Receive Maximum).
     pub in_flight: u16,
@@ -72,17 +82,34 @@ pub struct Limits {
     /// Distinct topics the router may hold, and subscriptions per connection.
     pub topics: usize,
     pub subscriptions: usize,
+    /// Sessions with subscriptions, and distinct filters they may have together.
+    pub subscribers: usize,
+    pub filters: usize,
+}
+
+impl Limits {
+    /// Most connections from one address.
+    pub fn share(&self) -> usize {
+        self.connections_per_address.unwrap_or(self.connections.div_ceil(2))
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_address: None,
+            new_per_second: 100,
+            reconnects_per_minute: 60,
+            auth_failures_per_minute: 20,
+            handshakes: 96,
             packet_size: ByteSize::kib(256),
             in_flight: 1000,
             handshake: Duration::from_secs(10),
             topics: 10_000,
             subscriptions: 100,
+            subscribers: 80,
+            filters: 32,
         }
     }
 }

@@ -9,7 +9,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::problem::Problem;
-use super::{Config, Directory, External, Firehose, Listener, UplinkKind};
+use super::{
+    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener,
+    UplinkKind,
+};
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
@@ -17,12 +20,16 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     if let Err(error) = crate::telemetry::filter(&config.log.level) {
         check.add("log.level", error.to_string(), "the default is \"info\"");
     }
+    clock(&config.clock, &mut check);
     listener(&config.mqtt.listener, &mut check);
     externals(&config.mqtt.externals, &mut check);
     replays(config, &mut check);
     journal(config, &mut check);
     http(config, &mut check);
     uplinks(config, &mut check);
+    if let Some((what, remedy)) = Account::of(config).problem() {
+        check.add("limits.memory", what, remedy);
+    }
 }
 
 struct Check<'a> {
@@ -85,6 +92,12 @@ fn gateway(config: &Config, check: &mut Check<'_>) {
     check.duration("gateway.shutdown_grace", gateway.shutdown_grace, Duration::ZERO..=HOUR);
 }
 
+fn clock(clock: &Clock, check: &mut Check<'_>) {
+    check.duration("clock.patience", clock.patience, Duration::ZERO..=DAY);
+    check.duration("clock.device_past", clock.device_past, Duration::ZERO..=36_500 * DAY);
+    check.duration("clock.device_future", clock.device_future, Duration::ZERO..=36_500 * DAY);
+}
+
 fn listener(listener: &Listener, check: &mut Check<'_>) {
     if !listener.enabled {
         return;
@@ -120,6 +133,17 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
     }
     let limits = &listener.limits;
     check.within("mqtt.listener.limits.connections", limits.connections, 1..=60_000);
+    check.within("mqtt.listener.limits.connections_per_address", limits.share(), 1..=limits.connections);
+    check.within("mqtt.listener.limits.new_per_second", limits.new_per_second, 1..=100_000);
+    check.within("mqtt.listener.limits.reconnects_per_minute", limits.reconnects_per_minute, 1..=1_000_000);
+    check.within(
+        "mqtt.listener.limits.auth_failures_per_minute",
+        limits.auth_failures_per_minute,
+        1..=100_000,
+    );
+    check.within("mqtt.listener.limits.handshakes", limits.handshakes, 8..=10_000);
+    check.within("mqtt.listener.limits.subscribers", limits.subscribers, 1..=10_000);
+    check.within("mqtt.listener.limits.filters", limits.filters, 1..=10_000);
     check.within(
         "mqtt.listener.limits.packet_size",
         limits.packet_size,
@@ -180,6 +204,12 @@ fn journal(config: &Config, check: &mut Check<'_>) {
     check.within("journal.generation_size", journal.generation_size, ByteSize::mib(1)..=ByteSize::gib(1));
     check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
     check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
+    let least = journal.generation_size.as_u64().saturating_mul(LEAST_GENERATIONS).max(LEAST_QUOTA);
+    if let Some(quota) = journal.quota.filter(|quota| quota.as_u64() < least) {
+        let what = format!("{quota} is not enough for generations of {}", journal.generation_size);
+        let remedy = format!("choose at least {}, or a smaller journal.generation_size", ByteSize(least));
+        check.add("journal.quota", what, remedy);
+    }
     if let Some(path) = &journal.key_file {
         check.absolute("journal.key_file", path);
     }

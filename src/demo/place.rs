@@ -89,6 +89,8 @@ impl Place {
         serde_json::json!({
             "gateway": { "id": "demo", "site": "demo", "state_dir": self.state() },
             "mqtt": { "listener": { "bind": self.mqtt, "anonymous": true } },
+            // The story is not about waiting for NTP.
+            "clock": { "patience": "0s" },
             "batch": { "max_age": BATCH_MAX_AGE },
             "http": { "bind": self.http },
             "uplink": [{ "kind": "directory", "path": self.lake() }],

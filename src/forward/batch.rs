@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::member::{EncodeError, Encoder, Member};
-use crate::clock::BootId;
+use crate::clock::{BootTimes, Correction};
 use crate::journal::{Bounds, Entry, GapCause, Seq, Tally};
 use crate::reading::line::LineContext;
 
@@ -85,15 +85,16 @@ struct Line {
     /// Last position the line speaks of.
     last: Seq,
     reading: bool,
-    /// Why the numbers from `position` to `last` are missing.
-    gap: Option<GapCause>,
+    /// How many numbers it says are missing, and why.
+    gap: Option<(GapCause, u64)>,
 }
 
 /// What all lines of a page have in common.
 #[derive(Debug, Clone)]
 pub struct Context {
     pub spool: Arc<str>,
-    pub boot: BootId,
+    /// What is known of the boot its readings were stamped in.
+    pub times: BootTimes,
     pub line: LineContext,
 }
 
@@ -107,6 +108,9 @@ pub struct Lines {
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
     grouped: Vec<u8>,
+    /// `clock` lines: they have no position, and ride behind everything else in the batch's first member.
+    clocks: Vec<u8>,
+    clock_lines: u32,
 }
 
 impl Lines {
@@ -138,11 +142,11 @@ impl Lines {
         let offset = self.text.len();
         let (device, last) = match entry {
             Entry::Reading { seq, device, reading } => {
-                context.line.write_reading(&mut self.text, seq.0, context.boot, device, reading);
+                context.line.write_reading(&mut self.text, seq.0, &context.times, device, reading);
                 (self.number(device), *seq)
             }
             Entry::Summary { at, device, summary } => {
-                context.line.write_summary(&mut self.text, at.0, context.boot, device, summary);
+                context.line.write_summary(&mut self.text, at.0, &context.times, device, summary);
                 (self.number(device), *at)
             }
             // Behind summaries: it stands at one position and is never cut.
@@ -173,11 +177,25 @@ impl Lines {
         }
         let len = u32::try_from(self.text.len() - offset).unwrap_or(u32::MAX);
         let reading = matches!(entry, Entry::Reading { .. });
-        let gap = if let Entry::Gap { cause, .. } = entry { Some(*cause) } else { None };
+        let gap = match entry {
+            Entry::Gap { at, first, last, cause, .. } if at != first => Some((*cause, last.0 - first.0 + 1)),
+            Entry::Gap { cause, .. } => Some((*cause, end.0.saturating_sub(start.0))),
+            _ => None,
+        };
         self.spool.get_or_insert_with(|| Arc::clone(&context.spool));
         self.lines.push(Line { device, start: offset32, len, position: start, last, reading, gap });
         *position = end;
         Offer::Taken
+    }
+
+    /// Puts the `clock` lines that the batch carries in the place of those it had.
+    pub fn carry<'a>(&mut self, line: &LineContext, corrections: impl Iterator<Item = &'a Correction>) {
+        self.clocks.clear();
+        self.clock_lines = 0;
+        for correction in corrections {
+            line.write_clock(&mut self.clocks, correction);
+            self.clock_lines += 1;
+        }
     }
 
     fn number(&mut self, device: &Arc<str>) -> u32 {
@@ -208,6 +226,10 @@ impl Lines {
                 continue;
             };
             group(lines, &ranks, &self.text, &mut self.grouped);
+            let clock_lines = if part.start == 0 { self.clock_lines } else { 0 };
+            if clock_lines > 0 {
+                self.grouped.extend_from_slice(&self.clocks);
+            }
             let bytes = encoder.encode(&self.grouped)?;
             if bytes.len() > limit && lines.len() > 1 {
                 let middle = part.start + lines.len() / 2;
@@ -215,7 +237,8 @@ impl Lines {
                 parts.push(part.start..middle);
                 continue;
             }
-            members.extend(self.member(bounds, encoder, lines, bytes));
+            let member = self.member(bounds, encoder, lines, bytes);
+            members.extend(member.map(|member| Member { lines: member.lines + clock_lines, ..member }));
         }
         Ok(members)
     }
@@ -240,8 +263,8 @@ impl Lines {
         let mut tally = Tally::default();
         for line in &self.lines {
             tally.delivered += u64::from(line.reading);
-            if let Some(cause) = line.gap {
-                tally.tell(cause, line.last.0.saturating_sub(line.position.0) + 1);
+            if let Some((cause, numbers)) = line.gap {
+                tally.tell(cause, numbers);
             }
         }
         tally
@@ -267,6 +290,8 @@ impl Lines {
         self.text.shrink_to(keep);
         self.grouped.clear();
         self.grouped.shrink_to(keep);
+        self.clocks.clear();
+        self.clock_lines = 0;
         self.lines.clear();
         self.lines.shrink_to(keep / size_of::<Line>());
         self.names.clear();

@@ -5,7 +5,8 @@
 //! directory. What is confirmed is on disk. A member that is sent again finds its file and is confirmed.
 //!
 //! The lake keeps to `max_bytes` and to `keep` by removing whole days, the oldest first, never the day that is being
-//! written; and it leaves [`Store`]'s reserve of the disk free for the journal. When neither helps the uplink stops
+//! written. Days that were written to while the clock was a guess count from the first day that was right since, and a
+//! guess removes nothing by its age. And it leaves [`Store`]'s reserve of the disk free for the journal. When neither helps the uplink stops
 //! and says so; the readings stay in the journal.
 
 mod store;

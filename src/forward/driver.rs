@@ -33,6 +33,8 @@ pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
 const READ_AHEAD: u64 = 1_000;
 /// How often the journal is asked again for what is being salvaged there.
 const SALVAGE_POLL: Duration = Duration::from_millis(250);
+/// How often readings that wait for the clock are looked at again.
+const HELD_INTERVAL: Duration = Duration::from_secs(2);
 /// A wait without an end, for a timer that is not set.
 const FAR: Duration = Duration::from_secs(86_400);
 
@@ -48,7 +50,7 @@ pub(super) struct Settings {
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// Everything durable is confirmed.
+    /// Everything durable is confirmed, but for what waits for the clock.
     Empty,
     /// The rest stays in the journal and is sent after the next start.
     TimedOut,
@@ -104,8 +106,6 @@ pub(super) struct Driver<U, F> {
     pause: Option<Instant>,
     /// The cursor could not be written: not tried before this moment.
     confirm_after: Option<Instant>,
-    /// The journal is being repaired where the next entry is: not asked before this moment.
-    repair_until: Option<Instant>,
     /// Since when entries wait that are in no batch yet.
     waiting: Option<Instant>,
     /// The watermark at which the journal was found to hold nothing more.
@@ -113,6 +113,8 @@ pub(super) struct Driver<U, F> {
     /// Where the workshop's next read goes on.
     position: Seq,
     holds_lines: bool,
+    /// What comes next waits for the clock: not looked at before this moment.
+    held: Option<Instant>,
 }
 
 impl<U: Uplink, F: Feed> Driver<U, F> {
@@ -159,9 +161,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             retry_now,
             pause: None,
             confirm_after: None,
-            repair_until: None,
             waiting: None,
             exhausted: None,
+            held: None,
         })
     }
 
@@ -173,6 +175,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             if self.draining.has_changed().unwrap_or(false) {
                 self.draining.mark_unchanged();
                 self.pause = None;
+                self.held = None;
             }
             if !self.paused(now) {
                 self.pause = None;
@@ -268,7 +271,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     /// Gives the workshop its next job, if there is one.
     fn look(&mut self, now: Instant) {
         self.pace.observe(*self.watermark.borrow(), now);
-        let new = self.something_new();
+        if self.held.is_some_and(|until| until <= now) {
+            self.held = None;
+            self.exhausted = None;
+        }
+        let new = self.something_new() || self.held.is_some();
         if self.holds_lines || new {
             self.waiting.get_or_insert(now);
         } else if self.work.is_none() {
@@ -290,7 +297,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let failing = self.backoff.failures() > 0;
         self.workshop.is_some()
             && !self.paused(now)
-            && self.repair_until.is_none_or(|until| until <= now)
+            && self.held.is_none()
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
     }
@@ -316,6 +323,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.work = None;
         self.position = workshop.position();
         self.holds_lines = workshop.holds_lines();
+        let held = workshop.held().filter(|_| matches!(outcome, Outcome::Exhausted));
+        self.held = held.map(|left| Instant::now() + left.min(HELD_INTERVAL));
+        self.board.waits_for_clock(held.is_some());
         self.workshop = Some(workshop);
         let since = self.waiting.unwrap_or_else(Instant::now);
         // With an empty window it was the journal or the cursor that failed, and it does no longer.
@@ -337,7 +347,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             Outcome::Exhausted => {}
             Outcome::Waiting => {
                 self.exhausted = None;
-                self.repair_until = Some(Instant::now() + SALVAGE_POLL);
+                self.held = Some(Instant::now() + SALVAGE_POLL);
             }
             Outcome::Failed(failure) => {
                 self.exhausted = None;
@@ -434,8 +444,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         if let Some(pause) = self.pause {
             return pause;
         }
-        if let Some(until) = self.repair_until.filter(|until| *until > now) {
-            return until;
+        if let Some(held) = self.held {
+            return held;
         }
         match self.waiting {
             Some(since) if self.may_begin(now) => {

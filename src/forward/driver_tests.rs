@@ -8,7 +8,8 @@ use super::*;
 use crate::clock::{BootId, Stamp};
 use crate::forward::feed::Backlog;
 use crate::forward::{Handle, Metrics, start_task};
-use crate::journal::{CursorError, Entry, Page, ReadError, Tally};
+use crate::journal::{ClockNote, CursorError, Entry, Page, ReadError, Tally};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::reading::{Contact, DeviceId, Reading, RrIntervals, Source};
 
 struct StillClock;
@@ -109,7 +110,13 @@ impl Feed for FakeFeed {
     fn open(&self) -> Vec<Bounds> {
         self.open.clone()
     }
-    fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
+    fn clocks_owed(&self) -> Vec<BootId> {
+        Vec::new()
+    }
+    fn clocks_carried(&self, _: Bounds) -> Vec<BootId> {
+        Vec::new()
+    }
+    fn begin(&self, bounds: Bounds, _: &ClockNote) -> Result<(), CursorError> {
         if take_one(&self.begin_fails) {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(CursorError::Write { path: "cursor".into(), source });
@@ -217,7 +224,12 @@ fn rig_with(
         name: "fake".into(),
         encoding: Encoding::Gzip,
         policy: Policy { max_age: Duration::from_millis(30), max_bytes },
-        origin: Origin { gateway: "g".into(), site: None, state_dir: "/nowhere".into() },
+        origin: Origin {
+            gateway: "g".into(),
+            site: None,
+            state_dir: "/nowhere".into(),
+            window: DeviceTimeWindow::default(),
+        },
         retry: retry::Limits { min: Duration::from_millis(1), max: Duration::from_millis(5) },
         stuck_interval: Duration::from_millis(300),
     };
@@ -400,7 +412,13 @@ async fn what_was_taken_is_confirmed_while_the_rest_is_stuck() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_bounds_of_an_earlier_run_go_first_and_unchanged() {
-    let open = [(0, 7), (7, 11)].map(|(from, to)| Bounds { from: Seq(from), to: Seq(to), fixed_ms: 5 });
+    let open = [(0, 7), (7, 11)].map(|(from, to)| Bounds {
+        from: Seq(from),
+        to: Seq(to),
+        fixed_ms: 5,
+        clock: 0,
+        guessed: false,
+    });
     let rig = rig(30, 1 << 20, move |feed| feed.open = open.to_vec(), |_, _| Delivery::Confirmed);
     rig.until("confirmed", |rig| rig.feed.cursor() == Seq(30)).await;
     let (_, log) = rig.drain(Duration::from_secs(5)).await;

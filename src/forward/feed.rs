@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-use crate::journal::{Bounds, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
+use crate::clock::BootId;
+use crate::journal::{Bounds, ClockNote, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
 
 /// How much waits behind a cursor; for `status`.
 pub(super) trait Backlog: Send + Sync {
@@ -16,7 +17,13 @@ pub(super) trait Feed: Backlog + 'static {
     fn watermark(&self) -> watch::Receiver<Seq>;
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError>;
     fn open(&self) -> Vec<Bounds>;
-    fn begin(&self, bounds: Bounds) -> Result<(), CursorError>;
+    /// A new batch is going to be read.
+    fn renew(&self) {}
+    fn begin(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError>;
+    /// Boots whose `clock` line is owed and in no batch yet.
+    fn clocks_owed(&self) -> Vec<BootId>;
+    /// Boots whose `clock` line an open batch carries.
+    fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId>;
     /// `tally` is what became of the batch's numbers.
     fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError>;
     fn sync(&self) -> Result<(), CursorError>;
@@ -52,8 +59,17 @@ impl Feed for JournalFeed {
     fn open(&self) -> Vec<Bounds> {
         self.cursor.open()
     }
-    fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
-        self.cursor.begin(bounds)
+    fn renew(&self) {
+        self.cursor.renew();
+    }
+    fn begin(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError> {
+        self.cursor.begin_noting(bounds, note)
+    }
+    fn clocks_owed(&self) -> Vec<BootId> {
+        self.cursor.clocks_owed()
+    }
+    fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId> {
+        self.cursor.clocks_carried(bounds)
     }
     fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
         self.cursor.confirm(bounds, tally)

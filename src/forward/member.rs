@@ -38,7 +38,7 @@ pub struct Member {
     pub encoding: Encoding,
     /// Heart-rate readings inside.
     pub readings: u32,
-    /// Lines inside: readings, ends and gaps.
+    /// Lines inside: readings, ends, gaps and clocks.
     pub lines: u32,
     /// Size of the lines before compression.
     pub text_bytes: u64,

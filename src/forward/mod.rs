@@ -21,6 +21,7 @@ mod hands;
 mod label;
 pub mod member;
 mod pace;
+mod patience;
 pub mod retry;
 mod status;
 mod workshop;
@@ -38,6 +39,7 @@ pub use status::{Metrics, State, Status, Watcher};
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
+use crate::reading::validity::DeviceTimeWindow;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
@@ -105,6 +107,8 @@ pub struct Origin {
     pub gateway: String,
     pub site: Option<String>,
     pub state_dir: PathBuf,
+    /// How far a wearable's stamp may lie from arrival, where that is judged on the way out.
+    pub window: DeviceTimeWindow,
 }
 
 /// An uplink could not be set up.
@@ -187,6 +191,7 @@ pub fn spawn(
     };
     let cursor =
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
+    cursor.set_required(config.required);
     let feed = Arc::new(JournalFeed::new(journal.clone(), cursor));
     let settings = driver::Settings {
         name: name.clone(),

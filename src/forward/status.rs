@@ -37,6 +37,7 @@ pub struct Metrics {
     retries: Family<RetryLabel, Counter>,
     up: Family<UplinkLabel, Gauge>,
     open: Family<UplinkLabel, Gauge>,
+    held: Family<UplinkLabel, Gauge>,
     pub(super) lake: StoreMetrics,
 }
 
@@ -58,6 +59,11 @@ impl Metrics {
         );
         registry.register("uplink_up", "1 while the uplink takes what it is given", self.up.clone());
         registry.register("uplink_open_batches", "Batches begun and not yet confirmed", self.open.clone());
+        registry.register(
+            "uplink_waits_for_clock",
+            "1 while readings are held back because the clock may still be set",
+            self.held.clone(),
+        );
         self.lake.register(registry);
     }
 }
@@ -109,6 +115,8 @@ pub struct Status {
     pub delivered_bytes: u64,
     pub delivered_batches: u64,
     pub cursor: u64,
+    /// Readings are held back because the clock may still be set.
+    pub waits_for_clock: bool,
 }
 
 /// The driver's side: it alone writes.
@@ -159,6 +167,10 @@ impl Board {
 
     pub(super) fn open_batches(&self, open: usize) {
         self.metrics.open.get_or_create(&self.label()).set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn waits_for_clock(&self, waits: bool) {
+        self.metrics.held.get_or_create(&self.label()).set(i64::from(waits));
     }
 
     /// A whole batch is confirmed.
@@ -272,6 +284,7 @@ impl Watcher {
             delivered_bytes: self.metrics.bytes.get_or_create(&label).get(),
             delivered_batches: self.metrics.batches.get_or_create(&label).get(),
             cursor: self.backlog.cursor().0,
+            waits_for_clock: self.metrics.held.get_or_create(&label).get() == 1,
         }
     }
 }

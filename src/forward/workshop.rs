@@ -4,14 +4,16 @@
 //! One batch at a time; between two jobs it holds the lines of the batch under way and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::batch::{Context, Lines, Offer, Until};
 use super::feed::Feed;
 use super::member::{EncodeError, Encoder, Member};
+use super::patience::{Leave, leave};
 use super::{Failure, Origin};
-use crate::clock::Clock;
+use crate::clock::{BootId, Clock, Correction, WallQuality};
 use crate::config::Encoding;
-use crate::journal::{Bounds, Page, ReadError, Seq, Tally};
+use crate::journal::{Bounds, ClockNote, CursorError, Page, ReadError, Seq, Tally};
 use crate::reading::line::LineContext;
 
 /// Readings asked of the journal at a time: a page is a few hundred kilobytes.
@@ -78,6 +80,12 @@ pub(super) struct Workshop<F> {
     from: Seq,
     /// Where the next read goes on.
     position: Seq,
+    /// Revision of the clock's anchors by which the batch under way tells its times.
+    clock_revision: u32,
+    /// Boots of which the batch under way has guessed times.
+    guessed: Vec<BootId>,
+    /// The next entry is held back, at most so long.
+    held: Option<Duration>,
     member_limit: usize,
     max_bytes: usize,
 }
@@ -103,6 +111,9 @@ impl<F: Feed> Workshop<F> {
             lines: Lines::default(),
             from,
             position: from,
+            clock_revision: 0,
+            guessed: Vec::new(),
+            held: None,
             member_limit,
             max_bytes,
         })
@@ -111,6 +122,11 @@ impl<F: Feed> Workshop<F> {
     /// Where the next read goes on.
     pub(super) const fn position(&self) -> Seq {
         self.position
+    }
+
+    /// How long the next entry may be held back, when the last job came to one whose time may still become known.
+    pub(super) const fn held(&self) -> Option<Duration> {
+        self.held
     }
 
     /// Whether lines are waiting for their batch to be closed.
@@ -131,6 +147,11 @@ impl<F: Feed> Workshop<F> {
     }
 
     fn next_batch(&mut self, close: bool) -> Result<Outcome, Stop> {
+        let known = self.clock.anchors().revision();
+        if self.clock_revision != known {
+            // What is known now may tell the lines so far a better time: they are written again.
+            self.begin_anew(self.from, known);
+        }
         let full = match self.fill(Until::Bytes(self.max_bytes)) {
             // What was read before it need not wait.
             Err(Stop::Waiting) if close && !self.lines.is_empty() => false,
@@ -139,19 +160,32 @@ impl<F: Feed> Workshop<F> {
         if self.lines.is_empty() || !(full || close) {
             return Ok(Outcome::Exhausted);
         }
-        let bounds = Bounds { from: self.from, to: self.position, fixed_ms: self.clock.now().wall_ms };
+        let now = self.clock.now();
+        let bounds = Bounds {
+            from: self.from,
+            to: self.position,
+            fixed_ms: now.wall_ms,
+            clock: known,
+            guessed: now.quality == WallQuality::Unsynced,
+        };
+        let told = self.carry(&self.feed.clocks_owed());
         let members = self.pack(bounds)?;
-        self.feed
-            .begin(bounds)
-            .map_err(|error| Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY))?;
+        match self.feed.begin(bounds, &ClockNote { guessed: self.guessed.clone(), told }) {
+            Ok(()) => {}
+            Err(CursorError::Changed { .. }) => {
+                // At the quota something gave way after it was read: the batch is made of what there is now.
+                self.begin_anew(self.from, known);
+                return self.next_batch(close);
+            }
+            Err(error) => return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY).into()),
+        }
         let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });
         Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
     fn again(&mut self, bounds: Bounds) -> Result<Outcome, Stop> {
-        self.lines.clear(usize::MAX);
-        self.position = bounds.from;
+        self.begin_anew(bounds.from, bounds.clock);
         self.fill(Until::Position(bounds.to))?;
         if self.position < bounds.to {
             return Err(Failure::new(
@@ -164,14 +198,35 @@ impl<F: Feed> Workshop<F> {
             .remedy("run `fogbeat journal verify`")
             .into());
         }
+        self.carry(&self.feed.clocks_carried(bounds));
         let members = self.pack(bounds)?;
         let tally = self.lines.tally();
         self.finish(bounds, IDLE_BUFFER);
         Ok(Outcome::Built(Built { bounds, members, tally }))
     }
 
+    /// Empties the batch under way and goes back to its first position.
+    fn begin_anew(&mut self, from: Seq, clock_revision: u32) {
+        self.lines.clear(usize::MAX);
+        self.guessed.clear();
+        self.position = from;
+        self.clock_revision = clock_revision;
+        self.context = None;
+    }
+
+    /// Gives the batch the `clock` lines of those boots whose times are known; returns which.
+    fn carry(&mut self, boots: &[BootId]) -> Vec<BootId> {
+        let Some(context) = &self.context else { return Vec::new() };
+        let table = self.clock.anchors();
+        let corrections: Vec<Correction> =
+            boots.iter().filter_map(|boot| table.times(*boot, self.clock_revision).correction()).collect();
+        self.lines.carry(&context.line, corrections.iter());
+        corrections.iter().map(|correction| correction.boot).collect()
+    }
+
     fn finish(&mut self, bounds: Bounds, keep: usize) {
         self.lines.clear(keep);
+        self.guessed.clear();
         self.encoder.shrink(keep);
         self.from = bounds.to;
         self.position = self.from;
@@ -184,12 +239,23 @@ impl<F: Feed> Workshop<F> {
     }
 
     fn new_context(&self, page: &Page) -> Context {
-        let line = LineContext::new(&page.spool, &self.origin.gateway, self.origin.site.as_deref());
-        Context { spool: Arc::clone(&page.spool), boot: page.boot, line }
+        let line = LineContext::new(&page.spool, &self.origin.gateway, self.origin.site.as_deref())
+            .judging_by(self.origin.window);
+        let times = self.clock.anchors().times(page.boot, self.clock_revision);
+        Context { spool: Arc::clone(&page.spool), times, line }
     }
 
     /// Reads on until the batch is full (`true`) or nothing more is durable.
     fn fill(&mut self, until: Until) -> Result<bool, Stop> {
+        if self.lines.is_empty() {
+            self.feed.renew();
+        }
+        self.held = None;
+        let patience = match until {
+            Until::Bytes(_) => self.clock.patient_until(),
+            // What was sent before is sent again as it was.
+            Until::Position(_) => None,
+        };
         loop {
             if matches!(until, Until::Position(to) if self.position >= to) {
                 return Ok(true);
@@ -203,13 +269,27 @@ impl<F: Feed> Workshop<F> {
                 }
             })?;
             let context = match self.context.take().filter(|known| known.spool == page.spool) {
-                Some(known) => Context { boot: page.boot, ..known },
+                Some(known) if known.times.boot() == page.boot => known,
+                Some(known) => {
+                    let times = self.clock.anchors().times(page.boot, self.clock_revision);
+                    Context { times, ..known }
+                }
                 None => self.new_context(&page),
             };
             let context = self.context.insert(context);
+            let uptime_ms = self.clock.now().uptime_ms;
             for entry in &page.entries {
+                let leave = leave(entry, self.position, &context.times, uptime_ms, patience);
+                if let Leave::Held(left) = leave {
+                    self.held = Some(left);
+                    return Ok(false);
+                }
                 if self.lines.offer(entry, &mut self.position, until, context) == Offer::Full {
                     return Ok(true);
+                }
+                let boot = context.times.boot();
+                if leave == Leave::Guessed && !self.guessed.contains(&boot) {
+                    self.guessed.push(boot);
                 }
             }
             // Numbers without an entry (nothing to account for) lie behind us as well.

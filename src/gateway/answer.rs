@@ -26,7 +26,13 @@ pub fn answer(request: &Request, sources: &Sources) -> Answer {
             Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
         },
         Request::JournalPage { from } => {
-            let page = look::page(&sources.journal, &sources.gateway, sources.site.as_deref(), *from);
+            let page = look::page(
+                &sources.journal,
+                &sources.gateway,
+                sources.site.as_deref(),
+                sources.window,
+                *from,
+            );
             to_value(&page.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?)
         }
     }

@@ -11,6 +11,7 @@ use super::stages::{Ended, Stages};
 use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::journal::Journal;
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt::{self, mapping::Mappings};
 use crate::source::replay;
 use crate::state::StateDir;
@@ -65,6 +66,8 @@ impl Intake {
         let mappings = Mappings::compile(&config.mqtt.custom, &config.mqtt.mappings).map_err(|errors| {
             GatewayError::Mapping(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
+        let window = DeviceTimeWindow::new(config.clock.device_past, config.clock.device_future);
+        let mappings = mappings.judging_by(window);
         mappings.metrics().register(registry);
         let mappings = Arc::new(mappings);
         let mut metrics = mqtt::Metrics::default();
@@ -74,6 +77,7 @@ impl Intake {
                 clock: clock.clone(),
                 mappings: mappings.clone(),
                 state_dir: state.path().to_owned(),
+                buffers: config::Account::of(config).buffers(),
             };
             let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
             let handle = listener.handle();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::forward::batch::cause_label;
 use crate::journal::{Entry, GenerationState, Journal, ReadError, Seq, unexplained};
 use crate::reading::line::LineContext;
+use crate::reading::validity::DeviceTimeWindow;
 
 /// Entries of one page: 2 MB of lines if all had as many RR intervals as a reading may have.
 const PAGE: usize = 1024;
@@ -46,9 +47,10 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
     let given = journal.facts().generations.into_iter().find(|given| given.generation == generation)?;
     let mut known = journal.generations().into_iter().find(|known| known.generation == generation)?;
     // The head has grown since.
-    known.readings = given.readings;
+    known.readings = given.record.count;
     if !matches!(known.state, GenerationState::Open | GenerationState::Sealed) {
-        let report = json!({ "generation": generation, "state": known.state, "missing": given.missing });
+        let report =
+            json!({ "generation": generation, "state": known.state, "missing": given.record.missing });
         let sound = known.state != GenerationState::Quarantined;
         return Some(Verdict { sound, report, found: Vec::new() });
     }
@@ -60,13 +62,13 @@ pub fn verify(journal: &Journal, generation: u32) -> Option<Verdict> {
                 .map(|(place, error)| json!({ "at": place, "error": error.to_string() }))
                 .collect();
             // What is known to be missing is told; what nobody knew of is damage.
-            let unexplained = unexplained(&given, &verified.found);
+            let unexplained = unexplained(&given.record, &verified.found);
             Verdict {
-                sound: unexplained == 0,
+                sound: unexplained == 0 && (given.record.summaries.is_none() || verified.damaged.is_empty()),
                 report: json!({
                     "generation": verified.generation, "blocks": verified.blocks, "readings": verified.readings,
-                    "bytes": verified.bytes, "missing": verified.missing, "sealed_without_key": verified.sealed, "unexplained": unexplained,
-                    "damaged": places,
+                    "bytes": verified.bytes, "missing": verified.missing, "unexplained": unexplained,
+                    "sealed_without_key": verified.sealed, "damaged": places,
                 }),
                 found: verified.found,
             }
@@ -91,18 +93,26 @@ pub struct Page {
 ///
 /// # Errors
 /// When the journal cannot be read.
-pub fn page(journal: &Journal, gateway: &str, site: Option<&str>, from: u64) -> Result<Page, ReadError> {
+pub fn page(
+    journal: &Journal,
+    gateway: &str,
+    site: Option<&str>,
+    window: DeviceTimeWindow,
+    from: u64,
+) -> Result<Page, ReadError> {
     let page = journal.peek(Seq(from), PAGE)?;
     // A cloned card has readings of two spools.
-    let lines = LineContext::new(&page.spool, gateway, site);
+    let lines = LineContext::new(&page.spool, gateway, site).judging_by(window);
+    let anchors = journal.clock().anchors();
+    let times = anchors.times(page.boot, anchors.revision());
     let mut text = Vec::new();
     for entry in &page.entries {
         match entry {
             Entry::Reading { seq, device, reading } => {
-                lines.write_reading(&mut text, seq.0, page.boot, device, reading);
+                lines.write_reading(&mut text, seq.0, &times, device, reading);
             }
             Entry::Summary { at, device, summary } => {
-                lines.write_summary(&mut text, at.0, page.boot, device, summary);
+                lines.write_summary(&mut text, at.0, &times, device, summary);
             }
             Entry::End { generation, count } => lines.write_end(&mut text, *generation, *count),
             Entry::Gap { first, last, cause, devices, .. } => {

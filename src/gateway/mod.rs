@@ -16,6 +16,7 @@ mod reload;
 mod signals;
 mod stages;
 mod status;
+mod waiting;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,10 +30,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
-use crate::control::{self, Call};
+use crate::control::Call;
 use crate::forward::{self, Origin};
 use crate::health::{Health, Phase};
-use crate::journal::{self, Journal, RealDisk};
+use crate::journal::{self, Journal, Trouble};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::state::{StateDir, StateError};
 use crate::telemetry::{self, Logs};
@@ -41,6 +43,7 @@ use intake::Intake;
 use signals::{Signals, Wish};
 use stages::{Ended, Stages};
 use status::Sources;
+use waiting::{Opened, Waiting};
 
 /// Each is answered in milliseconds, by one task: a short queue is enough.
 const MOST_CALLS: usize = 8;
@@ -82,6 +85,15 @@ impl GatewayError {
     /// Whether it is fogbeat that is at fault, not its surroundings.
     pub fn is_defect(&self) -> bool {
         matches!(self, Self::Ended { .. } | Self::Signals(_))
+    }
+
+    /// What is wrong with the disk, if that is the cause.
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Journal(error) => error.trouble(),
+            Self::Control { source, .. } | Self::State(StateError::Id { source, .. }) => Trouble::of(source),
+            _ => None,
+        }
     }
 }
 
@@ -129,10 +141,10 @@ impl Gateway {
     async fn start(mut setup: Setup) -> Result<Self, GatewayError> {
         let begun = Instant::now();
         let config = setup.config.clone();
-        let id = setup.state.gateway_id(config.gateway.id.as_deref())?;
-        let clock = Arc::new(SystemClock::new(config.clock.trust, setup.state.path()));
+        let clock = Arc::new(SystemClock::new(&config.clock, setup.state.path()));
         let health = Arc::new(Health::default());
         let mut registry = Registry::with_prefix("fogbeat");
+        clock.metrics().register(&mut registry);
         telemetry::process::register(&mut registry, clock.now().wall_ms);
         let mut stages = Stages::default();
         let (stop, stopped) = watch::channel(false);
@@ -141,12 +153,18 @@ impl Gateway {
             true => Some(bind("http.bind", config.http.bind).await?),
             false => None,
         };
-        let path = control::socket_path(setup.state.path());
-        let control_failed = |source| GatewayError::Control { path: path.clone(), source };
-        let server = control::bind(&path).map_err(control_failed)?;
-        setup.state.announce(Some(server.path())).map_err(control_failed)?;
-
-        let (journal, driver, recovered) = open_journal(&config, &setup.state, clock.clone()).await?;
+        let (asking, mut calls) = mpsc::channel(MOST_CALLS);
+        let waiting = Waiting {
+            setup: &mut setup,
+            clock: clock.clone(),
+            health: &health,
+            http: http.as_ref().map(|(listener, _)| listener),
+            stages: &mut stages,
+            asking,
+            calls: &mut calls,
+            stopped: &stopped,
+        };
+        let Opened { id, journal, driver, recovered } = waiting.open().await?;
         if recovered.lost > 0 || !recovered.quarantined.is_empty() {
             tracing::error!(
                 lost = recovered.lost,
@@ -160,6 +178,7 @@ impl Gateway {
             took_ms = begun.elapsed().as_millis(),
             "journal open"
         );
+        learn_boots(&clock, &journal).await;
         journal.metrics().register(&mut registry);
         accounted::register(&mut registry, &journal, config.http.device_metrics);
         stages.start("journal", driver.run());
@@ -168,6 +187,7 @@ impl Gateway {
             gateway: id.clone(),
             site: config.gateway.site.clone(),
             state_dir: setup.state.path().to_owned(),
+            window: DeviceTimeWindow::new(config.clock.device_past, config.clock.device_future),
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);
@@ -185,15 +205,15 @@ impl Gateway {
             started: begun,
             health: health.clone(),
             clock: clock.clone(),
+            window: origin.window,
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
         });
-        let (asking, calls) = mpsc::channel(MOST_CALLS);
-        stages.start("control socket", server.serve(asking, stopped.clone()));
         stages.start("clock", until(clock.supervise(), stopped.clone()));
         if let Some((listener, address)) = http {
+            let listener = serving(listener)?;
             tracing::info!(%address, "health, metrics and status");
             let sources = sources.clone();
             let status = Box::new(move || {
@@ -266,8 +286,15 @@ impl Gateway {
     fn pulse(&self) {
         let now = Instant::now();
         self.health.beat("runtime", now);
+        let trouble = self.journal.admission().borrow().trouble();
+        let before = self.health.trouble_is(trouble.map(|trouble| trouble.to_string()));
+        if before.is_some() && trouble.is_none() {
+            // Uplinks that met the full disk would look again in a minute only.
+            self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
+        }
         let deadline = self.setup.config.journal.commit_interval + COMMIT_DEADLINE;
-        if self.journal.waiting().is_none_or(|waited| waited < deadline) {
+        // A disk that is known to be full is told at /health; a restart would not empty it.
+        if trouble.is_some() || self.journal.waiting().is_none_or(|waited| waited < deadline) {
             self.health.beat("journal", now);
         }
         if self.health.late(now).is_empty() {
@@ -341,25 +368,40 @@ impl Gateway {
     }
 }
 
-async fn open_journal(
-    config: &Config,
-    state: &StateDir,
-    clock: Arc<dyn Clock>,
-) -> Result<(Journal, journal::Driver, journal::Recovered), GatewayError> {
-    let (settings, dir) = (config.journal.clone(), state.path().to_owned());
-    let opened =
-        tokio::task::spawn_blocking(move || Journal::open(&settings, &dir, clock, Arc::new(RealDisk))).await;
-    match opened {
-        Ok(opened) => Ok(opened?),
-        Err(_) => Err(GatewayError::Ended { stage: "journal's opening".to_owned(), panicked: true }),
+/// A listener for the pages; another one may have been served from it before.
+fn serving(listener: Arc<std::net::TcpListener>) -> Result<TcpListener, GatewayError> {
+    let address = listener.local_addr();
+    let own = match Arc::try_unwrap(listener) {
+        Ok(own) => Ok(own),
+        Err(shared) => shared.try_clone(),
+    };
+    own.and_then(TcpListener::from_std).map_err(|source| {
+        let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        GatewayError::Bind { key: "http.bind", address, source }
+    })
+}
+
+/// Tells the clock which boots have stored readings.
+async fn learn_boots(clock: &Arc<SystemClock>, journal: &Journal) {
+    let (clock, journal) = (Arc::clone(clock), journal.clone());
+    let learnt = tokio::task::spawn_blocking(move || {
+        let anchors = clock.anchors();
+        let current = clock.boot();
+        clock.learn(&journal.boots(|boot| boot == current || anchors.length_known(boot)));
+    });
+    if learnt.await.is_err() {
+        tracing::error!("the boots of stored readings could not be looked up: a defect; please report it");
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> {
+async fn bind(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(Arc<std::net::TcpListener>, SocketAddr), GatewayError> {
     let failed = |source| GatewayError::Bind { key, address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    Ok((Arc::new(listener.into_std().map_err(failed)?), bound))
 }
 
 /// `task` until the gateway stops.

@@ -6,10 +6,11 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::accounted::Accounted;
-use crate::clock::SystemClock;
+use crate::clock::{self, SystemClock};
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
+use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
@@ -23,8 +24,11 @@ pub struct Status {
     pub phase: Phase,
     /// Stages that have not made progress within their deadline.
     pub late: Vec<&'static str>,
+    /// What keeps readings from being taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     pub uptime_s: u64,
-    pub clock: Clock,
+    pub clock: clock::Status,
     pub process: Usage,
     pub journal: JournalStatus,
     pub accounts: Accounted,
@@ -35,11 +39,6 @@ pub struct Status {
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Clock {
-    pub synced: bool,
 }
 
 /// A place in the journal that no configured uplink has.
@@ -69,6 +68,7 @@ pub struct Sources {
     pub started: Instant,
     pub health: Arc<Health>,
     pub clock: Arc<SystemClock>,
+    pub window: DeviceTimeWindow,
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
@@ -85,8 +85,9 @@ impl Sources {
             site: self.site.clone(),
             phase: self.health.phase(),
             late: self.health.late(now),
+            trouble: self.health.trouble(),
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
-            clock: Clock { synced: self.clock.synced() },
+            clock: self.clock.status(),
             process: process::usage(),
             journal: self.journal.status(),
             accounts: Accounted::of(&self.journal),

@@ -13,18 +13,17 @@ use super::block::{self, BlockError, Encoder, MAX_READINGS, MAX_VALUE, Place};
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
 use super::mark::Mark;
+use super::quota::{self, Trouble};
 use super::spool::{Health, Spool};
 use super::types::Seq;
 use super::{Inner, metrics::CommitState};
 use crate::clock::Clock;
 use crate::reading::Reading;
 
-/// Commits between two looks at the generation's size.
-const SIZE_CHECK: u32 = 32;
 /// How long the committer stays awake for the next order after it has carried out one.
 const LOOK_OUT: Duration = Duration::from_micros(100);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
-const RETRY_MOST: Duration = Duration::from_secs(5);
+const RETRY_MOST: Duration = Duration::from_secs(2);
 /// Numbers of one generation stay below this, far from the end of 32 bits.
 const MOST_NUMBERS: u32 = 1 << 30;
 
@@ -53,7 +52,7 @@ pub struct Committer {
 
 enum Head {
     None,
-    Open { generation: Arc<Generation>, next_n: u32, named: Vec<bool>, commits: u32 },
+    Open { generation: Arc<Generation>, next_n: u32, named: Vec<bool> },
 }
 
 enum Prepared {
@@ -121,19 +120,28 @@ impl Committer {
         sort_by_device(readings, &mut self.order);
         let mut wait = RETRY_FIRST;
         loop {
+            // sled's errors are for ever: what would fail is not begun.
+            if let Err(trouble) = self.room(quota::need(readings.len())) {
+                self.inner.keeper.committed(Some(trouble));
+                self.inner.metrics.state(CommitState::Failing(trouble.to_string()));
+                std::thread::sleep(RETRY_FIRST);
+                continue;
+            }
             match self.try_write(readings) {
                 Ok(()) => {
+                    self.inner.keeper.committed(None);
                     self.inner.metrics.state(CommitState::Working);
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the journal cannot commit: nothing is acknowledged until it can; check the disk");
+                    tracing::debug!(%error, "the journal cannot commit");
+                    self.inner.keeper.committed(Some(error.trouble().unwrap_or(Trouble::Failing)));
                     self.inner.metrics.state(CommitState::Failing(error.to_string()));
                     if let Head::Open { generation, next_n, .. } =
                         std::mem::replace(&mut self.head, Head::None)
                         && let Err(error) = self.spool.seal(generation.number(), next_n, Health::Failed)
                     {
-                        tracing::warn!(%error, "the manifest cannot be written");
+                        tracing::debug!(%error, "the manifest cannot be written");
                     }
                     std::thread::sleep(wait);
                     wait = (wait * 2).min(RETRY_MOST);
@@ -147,7 +155,7 @@ impl Committer {
         if matches!(self.head, Head::None) {
             self.next_head(None)?;
         }
-        let Head::Open { generation, next_n, named, commits } = &mut self.head else {
+        let Head::Open { generation, next_n, named } = &mut self.head else {
             return Ok(());
         };
         let mut entries = Vec::with_capacity(readings.len() / MAX_READINGS + 2);
@@ -169,7 +177,7 @@ impl Committer {
         }
         let place = Place {
             boot_tag: block::boot_tag(self.clock.boot()),
-            clock_epoch: 0,
+            clock_epoch: self.clock.anchors().revision(),
             generation: generation.number(),
             first_n: *next_n,
         };
@@ -183,23 +191,30 @@ impl Committer {
             return Err(error);
         }
         *next_n += readings.len() as u32;
-        *commits += 1;
-        let (number, next, look) = (generation.number(), *next_n, *commits % SIZE_CHECK == 0);
+        let (number, next) = (generation.number(), *next_n);
         self.inner.watermark.send_replace(Seq::new(number, next));
         // The mark only tells what is missing after a crash; readings do not depend on it.
         if let Err(error) = self.mark.write(&*self.disk, Seq::new(number, next)) {
             tracing::debug!(%error, "the mark cannot be written");
         }
-        if look {
-            let bytes = generation.bytes();
-            self.inner.metrics.head_bytes(bytes);
-            if bytes >= self.generation_size || next >= MOST_NUMBERS {
-                self.roll_over(number, next);
-            } else if bytes >= self.generation_size / 16 * 15 {
-                self.prepare();
-            }
+        let bytes = generation.bytes();
+        self.inner.metrics.head_bytes(bytes);
+        if bytes >= self.generation_size || next >= MOST_NUMBERS {
+            self.roll_over(number, next);
+        } else if bytes >= self.generation_size / 16 * 15 {
+            self.prepare();
         }
         Ok(())
+    }
+
+    /// Whether quota and disk have room for `need` bytes, and for a new head if there is none.
+    fn room(&self, need: u64) -> Result<(), Trouble> {
+        let head = match &self.head {
+            Head::None => None,
+            Head::Open { generation, .. } => Some((generation.number(), generation.bytes())),
+        };
+        let fresh = if head.is_none() { quota::FRESH } else { 0 };
+        self.inner.keeper.room(head, need + fresh)
     }
 
     /// A generation is sealed with one key: when another one has come into force, the head ends. Once more if a
@@ -218,10 +233,13 @@ impl Committer {
 
     /// Starts making the next generation in a thread of its own.
     fn prepare(&mut self) {
-        if matches!(self.prepared, Prepared::No) {
-            let spool = Arc::clone(&self.spool);
-            let making =
-                std::thread::Builder::new().name("journal-prepare".into()).spawn(move || spool.create());
+        if matches!(self.prepared, Prepared::No) && self.room(quota::FRESH).is_ok() {
+            let (spool, inner) = (Arc::clone(&self.spool), Arc::clone(&self.inner));
+            let making = std::thread::Builder::new().name("journal-prepare".into()).spawn(move || {
+                let made = spool.create();
+                inner.keeper.walk(&spool);
+                made
+            });
             if let Ok(making) = making {
                 self.prepared = Prepared::Making(making);
             }
@@ -230,6 +248,9 @@ impl Committer {
 
     /// The group is durable already: a roll-over that fails is tried again at the next look.
     fn roll_over(&mut self, number: u32, count: u32) {
+        if matches!(self.prepared, Prepared::No) && self.room(quota::FRESH).is_err() {
+            return;
+        }
         if let Err(error) = self.next_head(Some((number, count))) {
             tracing::warn!(%error, "no new generation could be opened; the journal goes on in the old one");
         }
@@ -253,7 +274,9 @@ impl Committer {
         self.spool.promote(&generation, before)?;
         self.inner.watermark.send_replace(Seq::new(generation.number(), 0));
         self.encoder.seal_with(generation.sealer().cloned());
-        self.head = Head::Open { generation, next_n: 0, named: Vec::new(), commits: 0 };
+        self.head = Head::Open { generation, next_n: 0, named: Vec::new() };
+        // From here on another database grows.
+        self.inner.keeper.walk(&self.spool);
         Ok(())
     }
 

@@ -7,18 +7,21 @@
 //! Beside the cursor stands what became of the numbers before it ([`super::tally`]), counted batch by batch as the cursor
 //! passes them: a batch that is sent again after a crash counts once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::debts::{ClockNote, Debts};
 use super::disk::Disk;
 use super::proof;
 use super::tally::{Around, Began, Tally, UplinkAccount};
 use super::types::{Bounds, CursorError, Seq};
+use crate::clock::BootId;
 use crate::files;
 
 const WRITE_EVERY: Duration = Duration::from_secs(5);
@@ -33,6 +36,8 @@ struct Shared {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     place: Mutex<Kept>,
+    /// Loses first at the quota.
+    optional: AtomicBool,
 }
 
 struct Kept {
@@ -43,6 +48,8 @@ struct Kept {
     confirmed: Vec<(Bounds, Tally)>,
     written: bool,
     written_at: Instant,
+    /// Generations whose contents have changed since the batch under way was begun to be read.
+    changed: BTreeSet<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +57,9 @@ struct Place {
     cursor: Seq,
     #[serde(default)]
     open: Vec<Bounds>,
+    /// What it has to be told about clocks.
+    #[serde(default, skip_serializing_if = "Debts::is_empty")]
+    clocks: Debts,
     /// What became of the numbers before the cursor.
     #[serde(default, skip_serializing_if = "Tally::is_empty")]
     tally: Tally,
@@ -96,7 +106,7 @@ impl Cursors {
                     if let Err(error) = super::salvage::put_aside(spool, &path) {
                         tracing::warn!(%error, file = %path.display(), "the damaged file cannot be kept for a look");
                     }
-                    (Place { cursor: Seq(0), open: Vec::new(), tally: Tally::default(), began: None }, false)
+                    (Place::at(Seq(0)), false)
                 }
             };
             let cursor = UplinkCursor::new(name, path.clone(), Arc::clone(&disk), place, written);
@@ -118,7 +128,7 @@ impl Cursors {
             return Ok(cursor.clone());
         }
         let path = self.dir.join(format!("{name}.{EXTENSION}"));
-        let place = Place { cursor: start(), open: Vec::new(), tally: Tally::default(), began: None };
+        let place = Place::at(start());
         let cursor = UplinkCursor::new(name, path, Arc::clone(&self.disk), place, false);
         cursor.sync()?;
         self.known().insert(name.to_owned(), cursor.clone());
@@ -171,6 +181,14 @@ impl Cursors {
     }
 }
 
+impl Place {
+    /// Nothing done yet.
+    fn at(cursor: Seq) -> Self {
+        let (clocks, tally) = (Debts::default(), Tally::default());
+        Self { cursor, open: Vec::new(), clocks, tally, began: None }
+    }
+}
+
 fn read_place(path: &Path) -> Result<Place, String> {
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     let text = files::without_sum(&bytes).map_err(|error| error.to_string())?;
@@ -183,9 +201,16 @@ impl UplinkCursor {
     fn new(name: &str, path: PathBuf, disk: Arc<dyn Disk>, place: Place, written: bool) -> Self {
         let ends = place.open.iter().map(|open| open.to).chain([place.cursor]);
         let reached = ends.map(Seq::last_generation).max().unwrap_or(0);
-        let kept = Kept { place, reached, confirmed: Vec::new(), written, written_at: Instant::now() };
-        let place = Mutex::new(kept);
-        Self(Arc::new(Shared { name: name.to_owned(), path, disk, place }))
+        let place = Mutex::new(Kept {
+            place,
+            reached,
+            confirmed: Vec::new(),
+            written,
+            written_at: Instant::now(),
+            changed: BTreeSet::new(),
+        });
+        let optional = AtomicBool::new(false);
+        Self(Arc::new(Shared { name: name.to_owned(), path, disk, place, optional }))
     }
 
     pub fn name(&self) -> &str {
@@ -224,16 +249,67 @@ impl UplinkCursor {
         self.kept().place.open.clone()
     }
 
+    /// Whether it keeps what it needs at the quota as long as any other.
+    pub fn is_required(&self) -> bool {
+        !self.0.optional.load(Ordering::Relaxed)
+    }
+
+    /// An uplink that is not required loses first at the quota. Every uplink is, until this says otherwise.
+    pub fn set_required(&self, required: bool) {
+        self.0.optional.store(!required, Ordering::Relaxed);
+    }
+
+    /// A new batch is going to be read: what has changed before does not matter to it.
+    pub fn renew(&self) {
+        self.kept().changed.clear();
+    }
+
+    /// Says that a generation's contents are about to change, under the lock of all generations; `false` when a batch
+    /// under way has some of it. A batch that is being read meanwhile cannot be begun any more, and is read again.
+    pub(super) fn claim(&self, generation: u32) -> bool {
+        let mut kept = self.kept();
+        if kept.place.open.iter().any(|bounds| has(bounds, generation)) {
+            return false;
+        }
+        kept.changed.insert(generation);
+        true
+    }
+
+    /// Boots that this uplink got guessed times of, and whose `clock` line is in no batch yet.
+    pub fn clocks_owed(&self) -> Vec<BootId> {
+        self.kept().place.clocks.owed()
+    }
+
+    /// Boots whose `clock` line the open batch carries.
+    pub fn clocks_carried(&self, bounds: Bounds) -> Vec<BootId> {
+        self.kept().place.clocks.carried(bounds)
+    }
+
     /// Fixes a batch's bounds, on disk before it returns. Blocking.
     ///
     /// # Errors
-    /// When the file cannot be written; the batch must not be sent then.
+    /// When the file cannot be written; the batch must not be sent then. [`CursorError::Changed`] when what was read for
+    /// it is not so any more: read it again.
     pub fn begin(&self, bounds: Bounds) -> Result<(), CursorError> {
+        self.begin_noting(bounds, &ClockNote::default())
+    }
+
+    /// As [`Self::begin`], with what the batch says about clocks.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_noting(&self, bounds: Bounds, note: &ClockNote) -> Result<(), CursorError> {
         let mut kept = self.kept();
+        if let Some(&generation) = kept.changed.iter().find(|&&generation| has(&bounds, generation)) {
+            return Err(CursorError::Changed { generation });
+        }
+        let clocks = kept.place.clocks.clone();
         kept.reached = kept.reached.max(bounds.to.last_generation());
         kept.place.open.push(bounds);
+        kept.place.clocks.begin(bounds, note);
         if let Err(error) = self.write(&mut kept) {
             kept.place.open.retain(|open| *open != bounds);
+            kept.place.clocks = clocks;
             return Err(error);
         }
         Ok(())
@@ -245,6 +321,7 @@ impl UplinkCursor {
     /// When the file cannot be written; the confirmation is remembered and written with the next one.
     pub fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
         let mut kept = self.kept();
+        kept.place.clocks.confirm(bounds);
         // Asked again because the file could not be written: it is counted already.
         if kept.place.open.contains(&bounds) {
             kept.place.open.retain(|open| *open != bounds);
@@ -329,4 +406,9 @@ impl Kept {
             }
         }
     }
+}
+
+/// Whether some of a generation lies within the bounds.
+fn has(bounds: &Bounds, generation: u32) -> bool {
+    bounds.to > Seq::new(generation, 0) && bounds.from < Seq::new(generation.saturating_add(1), 0)
 }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use super::block::{self, BlockError, Encoder, Header, Kind};
 use super::disk::Disk;
 use super::keys::{KeyId, Keys, Sealer};
+use super::quota::Trouble;
 use super::salvage::{self, Soundness};
 
 /// First key that is no block.
@@ -59,6 +60,21 @@ pub enum GenerationError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Block(#[from] BlockError),
+}
+
+impl GenerationError {
+    /// What is wrong with the disk, if that is the cause.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => Trouble::of(error),
+            Self::Sled(_)
+            | Self::Panicked(_)
+            | Self::Deadline
+            | Self::Deadly
+            | Self::Damaged { .. }
+            | Self::Block(_) => None,
+        }
+    }
 }
 
 pub struct Generation {

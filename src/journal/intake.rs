@@ -14,6 +14,8 @@ use crate::reading::Reading;
 
 /// Readings that may wait while a commit is under way (about 4 MB): beyond it sources wait, and with them the senders.
 const MOST_WAITING: usize = 32_768;
+/// So many RR intervals that do not fit into a reading itself take as much room as another reading.
+const RR_PER_READING: usize = 32;
 
 pub struct Intake {
     open: Mutex<Open>,
@@ -26,6 +28,8 @@ pub struct Intake {
 struct Open {
     ticket: Ticket,
     readings: Vec<Reading>,
+    /// Readings, and what their RR intervals take beside them, as if they were readings.
+    weight: usize,
     /// The buffer of the group before, given back empty.
     spare: Vec<Reading>,
     first_at: Option<Instant>,
@@ -49,6 +53,7 @@ impl Intake {
         let open = Open {
             ticket: Ticket(1),
             readings: Vec::new(),
+            weight: 0,
             spare: Vec::new(),
             first_at: None,
             urgent: false,
@@ -72,7 +77,7 @@ impl Intake {
             let room = self.room.notified();
             let worth_a_look = {
                 let mut open = self.open();
-                if open.readings.len() >= MOST_WAITING { None } else { Some(open.append(readings, out)) }
+                if open.weight >= MOST_WAITING { None } else { Some(open.append(readings, out)) }
             };
             match worth_a_look {
                 Some(true) => return self.changed.notify_one(),
@@ -80,6 +85,11 @@ impl Intake {
                 None => room.await,
             }
         }
+    }
+
+    /// Is there no room in the open group?
+    pub fn full(&self) -> bool {
+        self.open().weight >= MOST_WAITING
     }
 
     /// A publisher stands still and waits for what is in the open group.
@@ -118,6 +128,7 @@ impl Intake {
         let ticket = open.ticket;
         open.ticket = Ticket(ticket.0 + 1);
         open.first_at = None;
+        open.weight = 0;
         open.urgent = false;
         open.waiting = Waiting::Nobody;
         let spare = std::mem::take(&mut open.spare);
@@ -171,6 +182,10 @@ impl Open {
             match self.windows.check(&reading, self.ticket) {
                 Seen::New => {
                     out.push(Appended { ticket: self.ticket, duplicate: false });
+                    self.weight += 1;
+                    if reading.rr.values.spilled() {
+                        self.weight += reading.rr.values.len().div_ceil(RR_PER_READING);
+                    }
                     self.readings.push(reading);
                 }
                 Seen::Before(ticket) => {

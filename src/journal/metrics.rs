@@ -1,6 +1,6 @@
 //! The journal's counters.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -33,6 +33,7 @@ pub struct Metrics {
     salvaged: Counter,
     pub damaged: Gauge,
     pub quarantine_bytes: Gauge,
+    pub quota: Arc<super::quota::Metrics>,
     thinned: Counter,
     thinnings: Counter,
     missing_keys: Gauge,
@@ -58,6 +59,7 @@ impl Default for Metrics {
             salvaged: Counter::default(),
             damaged: Gauge::default(),
             quarantine_bytes: Gauge::default(),
+            quota: Arc::default(),
             thinned: Counter::default(),
             thinnings: Counter::default(),
             missing_keys: Gauge::default(),
@@ -111,6 +113,7 @@ impl Metrics {
             self.missing_keys.clone(),
         );
         r.register("withheld", "Readings that cannot be read for want of their key", self.withheld.clone());
+        self.quota.register(r);
     }
 
     pub(super) fn encryption(&self, encryption: &super::Encryption) {

@@ -14,7 +14,8 @@
 //!   told as withheld, and kept until the quota takes them.
 //!
 //! # What it does not
-//! - It does not know the network, and it drops nothing by itself: a full disk stops acknowledgements.
+//! - It does not know the network, and it drops nothing but at its [`quota`], as configured and told by gaps: a disk that
+//!   others fill stops acknowledgements.
 //! - It does not recognise a re-sent reading that carries no stamp of its device.
 //!
 //! # How
@@ -26,8 +27,10 @@
 
 mod accounts;
 pub mod block;
+mod boots;
 mod commit;
 mod cursor;
+mod debts;
 mod devices;
 mod disk;
 mod generation;
@@ -39,6 +42,7 @@ mod mark;
 mod metrics;
 mod policy;
 mod proof;
+mod quota;
 pub mod salvage;
 mod spool;
 mod tally;
@@ -62,6 +66,7 @@ use tokio::sync::{Notify, watch};
 pub use accounts::{Account, Accounts, Refusal};
 pub use block::{BlockError, Encoder, Place};
 pub use cursor::UplinkCursor;
+pub use debts::ClockNote;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
@@ -69,6 +74,7 @@ pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use proof::{Facts, Given, Proof, Readable, unexplained};
+pub use quota::{Admission, QuotaStatus, Trouble};
 pub use salvage::Program;
 pub use spool::{
     Encryption, GenerationStatus, OpenError, Recovered, Repaired, SalvageError, ThinnedGeneration, Thinning,
@@ -90,12 +96,19 @@ use intake::Intake;
 use keys::Keyring;
 use mark::Mark;
 use policy::{Decision, Policy};
+use quota::Keeper;
 use spool::Spool;
 
 /// How often delivered generations are looked for and cursors written.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// The quarantine takes at most this share of the quota, whatever is configured.
+const QUARANTINE_SHARE: u64 = 8;
 /// How often a generation that could not be salvaged is tried again.
 const SALVAGE_RETRY: Duration = Duration::from_secs(10);
+/// The same while the disk is in trouble: its return is noticed within this time.
+const TROUBLED: Duration = Duration::from_secs(1);
+/// Least time between two rounds, however often the committer asks.
+const HOUSE_PAUSE: Duration = Duration::from_millis(100);
 /// Delivered generations that are kept to recognise re-sent readings after a restart.
 const KEPT_DELIVERED: usize = 2;
 /// Readings that are read back at start for that purpose.
@@ -114,6 +127,7 @@ struct Inner {
     devices: Devices,
     spool: Arc<Spool>,
     cursors: cursor::Cursors,
+    keeper: Keeper,
     metrics: Arc<Metrics>,
     /// Newest durable ticket, as the committer knows it.
     durable: AtomicU64,
@@ -160,6 +174,7 @@ pub struct JournalStatus {
     pub generations: usize,
     pub bytes: u64,
     pub head: u64,
+    pub quota: QuotaStatus,
     pub encryption: Encryption,
 }
 
@@ -185,13 +200,15 @@ impl Journal {
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Driver, Recovered), OpenError> {
+        let dir = state_dir.join("spool");
+        // Looked at before anything is touched: an open that is cut off by a full disk leaves things half done.
+        quota::room_to_open(&dir).map_err(|trouble| OpenError::NoRoom { path: dir.clone(), trouble })?;
         let keys = KeySource::of(settings).load_or_make()?;
         let (journal, recovered, mark) =
             Self::take_stock(settings, keys, state_dir, Arc::clone(&clock), Arc::clone(&disk))?;
         journal.remember_newest();
-        let size = settings.generation_size.as_u64();
+        let size = journal.inner.keeper.limits().generation;
         let mut committer = Committer::new(Arc::clone(&journal.inner), disk, clock, mark, size);
-        let dir = state_dir.join("spool");
         committer.start().map_err(|source| OpenError::Head { path: dir.clone(), source })?;
         // One order at a time: the driver waits for its end.
         let (orders, receiver) = sync_channel(1);
@@ -231,6 +248,7 @@ impl Journal {
         let unusable = |source| OpenError::Directory { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let mark = Mark::open(&dir).map_err(unusable)?;
+        let quota_disk = Arc::clone(&disk);
         let cursors = cursor::Cursors::open(&dir, Arc::clone(&disk))?;
         let mut known = spool::Known::default();
         mark.read().into_iter().chain(cursors.given()).for_each(|seq| known.given(seq));
@@ -239,11 +257,14 @@ impl Journal {
         let end = spool.status(Seq(0)).last().map_or(Seq(0), |last| Seq::new(last.generation + 1, 0));
         let metrics = Arc::new(Metrics::default());
         metrics.lost.inc_by(recovered.lost);
+        let keeper =
+            Keeper::open(&dir, settings, &*quota_disk, Arc::clone(&metrics.quota)).map_err(unusable)?;
         let inner = Inner {
             intake: Intake::new(),
             devices: Devices::new(settings.max_devices),
             spool: Arc::new(spool),
             cursors,
+            keeper,
             metrics,
             durable: AtomicU64::new(0),
             committed: Notify::new(),
@@ -285,6 +306,11 @@ impl Journal {
         if duplicates > 0 {
             self.inner.metrics.duplicates.inc_by(duplicates as u64);
         }
+    }
+
+    /// Would [`Journal::append`] wait now, because the disk does not keep up?
+    pub fn full(&self) -> bool {
+        self.inner.intake.full()
     }
 
     /// The proof, if the ticket's group is on disk.
@@ -405,6 +431,7 @@ impl Journal {
         let keys = KeySource::of(settings).load_again()?;
         self.inner.spool.keyring().replace(keys);
         self.inner.spool.tell_missing_keys();
+        self.inner.metrics.encryption(&self.inner.spool.encryption());
         Ok(())
     }
 
@@ -474,6 +501,11 @@ impl Journal {
         self.inner.spool.name()
     }
 
+    /// The clock that readings of this run are stamped by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.spool.clock()
+    }
+
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.inner.metrics
     }
@@ -498,6 +530,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
+            quota: self.inner.keeper.status(),
             encryption: self.inner.spool.encryption(),
         }
     }
@@ -557,10 +590,16 @@ impl Journal {
             ),
         }
         self.remember_newest();
-        if let Err(error) = inner.spool.trim_quarantine(inner.quarantine) {
-            tracing::warn!(%error, "the quarantine cannot be kept within its bound; remove what is in it");
-        }
+        self.trim_quarantine();
         Ok(repaired)
+    }
+
+    /// What is kept for a look gives way before readings do.
+    fn trim_quarantine(&self) {
+        let most = self.inner.quarantine.min(self.inner.keeper.limits().quota / QUARANTINE_SHARE);
+        if let Err(error) = self.inner.spool.trim_quarantine(most) {
+            self.grumble("the quarantine", &error);
+        }
     }
 
     /// The program that is started to salvage, in place of this very one.
@@ -594,16 +633,19 @@ impl Journal {
     /// Removes what every uplink has confirmed, and writes cursors. Blocking.
     fn keep_house(&self) {
         let inner = &self.inner;
-        for cursor in inner.cursors.list() {
+        let cursors = inner.cursors.list();
+        for cursor in &cursors {
             if let Err(error) = cursor.sync() {
-                tracing::warn!(uplink = cursor.name(), %error, "a cursor cannot be written");
+                self.grumble(cursor.name(), &error);
             }
         }
         if let Some(lowest) = inner.cursors.lowest()
             && let Err(error) = inner.spool.remove_delivered(lowest, inner.dedupe_window, KEPT_DELIVERED)
         {
-            tracing::warn!(%error, "delivered generations cannot be removed");
+            self.grumble("delivered generations", &error);
         }
+        self.trim_quarantine();
+        inner.keeper.turn(&inner.spool, &cursors, &|| self.thin_one());
         inner.spool.close_idle();
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
@@ -615,6 +657,35 @@ impl Journal {
         inner.metrics.blobs.set(blobs as i64);
         if blobs > 0 {
             tracing::error!(blobs, "sled has written unsynced blob files: a defect; please report it");
+        }
+    }
+}
+
+impl Journal {
+    /// A small file could not be written: known and told already while the disk is in trouble.
+    fn grumble(&self, what: &str, error: &dyn std::fmt::Display) {
+        if self.inner.keeper.admission().borrow().trouble().is_some() {
+            tracing::debug!(what, %error, "cannot be written now");
+        } else {
+            tracing::warn!(what, %error, "cannot be written; it is tried again");
+        }
+    }
+
+    /// Whether readings are taken, and what is in the way.
+    pub fn admission(&self) -> watch::Receiver<Admission> {
+        self.inner.keeper.admission()
+    }
+
+    /// Waits while readings are refused.
+    pub async fn admitted(&self) {
+        // An error means that the journal is gone, and with it whoever asks.
+        let _ = self.admission().wait_for(|admission| !admission.is_refused()).await;
+    }
+
+    /// Returns once readings are refused.
+    pub async fn refused(&self) {
+        if self.admission().wait_for(|admission| admission.is_refused()).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -683,11 +754,17 @@ async fn keep_house(journal: Journal) {
     let mut every = tokio::time::interval(HOUSEKEEPING);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        every.tick().await;
+        let troubled = journal.inner.keeper.admission().borrow().trouble().is_some();
+        tokio::select! {
+            _ = every.tick() => {}
+            () = journal.inner.keeper.wake.notified() => {}
+            () = tokio::time::sleep(TROUBLED), if troubled => {}
+        }
         let journal = journal.clone();
         if tokio::task::spawn_blocking(move || journal.keep_house()).await.is_err() {
             tracing::error!("housekeeping of the journal panicked");
         }
+        tokio::time::sleep(HOUSE_PAUSE).await;
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Missing, State};
+use super::manifest::{Record, State};
 use super::tally::{Began, Tally};
 use super::types::{GapCause, Seq};
 
@@ -29,11 +29,9 @@ pub struct Facts {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Given {
     pub generation: u32,
-    pub state: State,
-    /// Numbers given: 0 to this - 1.
-    pub readings: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub missing: Vec<Missing>,
+    /// As the manifest has it; `count` of the head is what is durable.
+    #[serde(flatten)]
+    pub record: Record,
 }
 
 /// One uplink.
@@ -75,10 +73,10 @@ pub struct Proof {
 }
 
 /// Numbers of a generation that are neither readable nor known to be missing.
-pub fn unexplained(given: &Given, readable: &[(u32, u32)]) -> u64 {
-    let (found, known) = (within(readable, 0, given.readings), missing(given, 0));
-    let both = overlap(readable, given, 0);
-    u64::from(given.readings).saturating_sub(found + known.values().sum::<u64>() - both)
+pub fn unexplained(record: &Record, readable: &[(u32, u32)]) -> u64 {
+    let (found, known) = (within(readable, 0, record.count), missing(record, 0));
+    let both = overlap(readable, record, 0);
+    u64::from(record.count).saturating_sub(found + known.values().sum::<u64>() - both)
 }
 
 impl Facts {
@@ -108,7 +106,8 @@ impl Facts {
         };
         let (mut given, mut behind) = (self.gone, self.gone);
         for generation in &self.generations {
-            let count = generation.readings;
+            let record = &generation.record;
+            let count = record.count;
             given += u64::from(count);
             let from = match generation.generation.cmp(&place.cursor.generation()) {
                 std::cmp::Ordering::Less => count,
@@ -121,7 +120,7 @@ impl Facts {
                     generation.generation
                 ));
             }
-            behind += u64::from(from.min(count));
+            behind += record.told_before(from);
             proof.ahead(generation, from, readable, &mut faults);
         }
         proof.durable = given.saturating_sub(began.given);
@@ -147,48 +146,56 @@ impl Facts {
 
 impl Proof {
     fn ahead(&mut self, given: &Given, from: u32, readable: &Readable, faults: &mut Vec<String>) {
-        let count = given.readings;
-        if from >= count {
+        let record = &given.record;
+        if from >= record.count {
             return;
         }
-        let known = missing(given, from);
+        let known = missing(record, from);
         let told: u64 = known.values().sum();
         for (cause, numbers) in known {
             *self.missing.entry(cause).or_default() += numbers;
         }
-        let numbers = u64::from(count - from);
-        match given.state {
-            // There is nothing to read: what no cause is known for is lost, and will be told so.
-            State::Quarantined | State::Evicted | State::Void | State::Creating | State::Dead => {
+        let numbers = match record.summaries {
+            None => u64::from(record.count - from),
+            Some(_) => u64::from(record.count) - record.told_before(from),
+        };
+        match (record.state, readable.get(&given.generation)) {
+            // Nothing is there to be read: what no cause is known for is lost, and will be told so.
+            (State::Quarantined | State::Evicted | State::Void | State::Creating | State::Dead, _) => {
                 *self.missing.entry(GapCause::Lost).or_default() += numbers.saturating_sub(told);
             }
-            State::Open | State::Sealed => match readable.get(&given.generation) {
-                Some(ranges) => {
-                    let found = within(ranges, from, count);
-                    let both = overlap(ranges, given, from);
-                    if both > 0 {
-                        faults.push(format!(
-                            "generation {}: {both} numbers are told as missing and can be read",
-                            given.generation
-                        ));
-                    }
-                    self.readable += found;
-                    self.newly_lost += numbers.saturating_sub(found + told - both);
+            (State::Open | State::Sealed, Some(ranges)) => {
+                let found = within(ranges, from, record.count);
+                let both = overlap(ranges, record, from);
+                if both > 0 {
+                    faults.push(format!(
+                        "generation {}: {both} numbers are told as missing and can be read",
+                        given.generation
+                    ));
                 }
-                None => self.readable += numbers.saturating_sub(told),
-            },
+                self.readable += found;
+                self.newly_lost += numbers.saturating_sub(found + told - both);
+            }
+            (State::Open | State::Sealed, None) => self.readable += numbers.saturating_sub(told),
         }
         self.missing.retain(|_, numbers| *numbers > 0);
     }
 }
 
-/// Known missing numbers at or after `from`, by cause.
-fn missing(given: &Given, from: u32) -> BTreeMap<GapCause, u64> {
+/// Known missing numbers at or after position `from`, by cause.
+fn missing(record: &Record, from: u32) -> BTreeMap<GapCause, u64> {
     let mut sums = BTreeMap::new();
-    for missing in &given.missing {
-        let numbers = within(&[(missing.first, missing.last)], from, given.readings);
+    let mut add = |cause, numbers: u64| {
         if numbers > 0 {
-            *sums.entry(missing.cause).or_default() += numbers;
+            *sums.entry(cause).or_default() += numbers;
+        }
+    };
+    if record.summaries.is_some() {
+        let gaps = record.gaps_behind_summaries().filter(|(at, _)| *at >= from);
+        gaps.for_each(|(_, missing)| add(missing.cause, missing.count()));
+    } else {
+        for missing in &record.missing {
+            add(missing.cause, within(&[(missing.first, missing.last)], from, record.count));
         }
     }
     sums
@@ -201,35 +208,43 @@ fn within(ranges: &[(u32, u32)], from: u32, to: u32) -> u64 {
 }
 
 /// Numbers at or after `from` that are both readable and known to be missing.
-fn overlap(ranges: &[(u32, u32)], given: &Given, from: u32) -> u64 {
-    let known = given.missing.iter();
+fn overlap(ranges: &[(u32, u32)], record: &Record, from: u32) -> u64 {
+    let known = record.missing.iter();
     known.map(|missing| within(ranges, missing.first.max(from), missing.last.saturating_add(1))).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::manifest::{Missing, Summaries};
 
-    fn missing(first: u32, last: u32, cause: GapCause) -> Missing {
-        Missing { first, last, cause, devices: BTreeMap::new() }
+    fn given(generation: u32, state: State, count: u32, missing: &[(u32, u32, GapCause)]) -> Given {
+        let missing = missing
+            .iter()
+            .map(|&(first, last, cause)| Missing { first, last, cause, devices: BTreeMap::new() })
+            .collect();
+        let record = Record {
+            state,
+            spool: "s".into(),
+            boot: String::new(),
+            created_ms: 0,
+            count,
+            missing,
+            summaries: None,
+            damage: None,
+            sealed: None,
+            revision: 0,
+            bytes: 0,
+        };
+        Given { generation, record }
     }
 
     /// 1,000 numbers gone; generation 5 with 100, ten of them lost, the cursor in its middle; 6 evicted; 7 the head.
     fn facts() -> (Facts, Readable) {
         let generations = vec![
-            Given {
-                generation: 5,
-                state: State::Sealed,
-                readings: 100,
-                missing: vec![missing(40, 49, GapCause::Lost), missing(90, 94, GapCause::Thinned)],
-            },
-            Given {
-                generation: 6,
-                state: State::Evicted,
-                readings: 30,
-                missing: vec![missing(0, 29, GapCause::Evicted)],
-            },
-            Given { generation: 7, state: State::Open, readings: 8, missing: Vec::new() },
+            given(5, State::Sealed, 100, &[(40, 49, GapCause::Lost), (90, 94, GapCause::Withheld)]),
+            given(6, State::Evicted, 30, &[(0, 29, GapCause::Evicted)]),
+            given(7, State::Open, 8, &[]),
         ];
         let place = Place {
             name: "cloud".into(),
@@ -247,7 +262,29 @@ mod tests {
         let proof = facts.prove(&readable).remove(0);
         assert!(proof.adds_up, "{proof:?}");
         assert_eq!((proof.durable, proof.delivered, proof.readable, proof.newly_lost), (938, 850, 43, 0));
-        assert_eq!(proof.missing, [(GapCause::Evicted, 30), (GapCause::Thinned, 5)].into());
+        assert_eq!(proof.missing, [(GapCause::Evicted, 30), (GapCause::Withheld, 5)].into());
+    }
+
+    /// A generation of 100 thinned to 12 summaries: the cursor among them has passed no number, behind the gap all.
+    #[test]
+    fn summaries_stand_for_numbers_that_are_told_behind_them() {
+        let (mut facts, mut readable) = facts();
+        let thinned = &mut facts.generations[0].record;
+        thinned.summaries = Some(Summaries { window_s: 10, count: 12 });
+        thinned.missing = given(5, State::Sealed, 100, &[(0, 99, GapCause::Thinned)]).record.missing;
+        readable.insert(5, Vec::new());
+        for (n, tally) in [
+            (7, Tally { delivered: 800, told: BTreeMap::new() }),
+            (100, Tally { delivered: 800, told: [(GapCause::Thinned, 100)].into() }),
+        ] {
+            facts.uplinks[0].cursor = Seq::new(5, n);
+            facts.uplinks[0].tally = tally;
+            let proof = facts.prove(&readable).remove(0);
+            assert!(proof.adds_up, "{n}: {proof:?}");
+            assert_eq!((proof.readable, proof.newly_lost), (8, 0));
+        }
+        facts.uplinks[0].cursor = Seq::new(5, 7);
+        assert!(!facts.prove(&readable).remove(0).adds_up, "a gap told before its place");
     }
 
     #[test]
@@ -257,7 +294,7 @@ mod tests {
         let proof = facts.prove(&readable).remove(0);
         assert!(proof.adds_up, "{proof:?}");
         assert_eq!((proof.readable, proof.newly_lost), (33, 10));
-        assert_eq!(unexplained(&facts.generations[0], &readable[&5]), 10);
+        assert_eq!(unexplained(&facts.generations[0].record, &readable[&5]), 10);
     }
 
     #[test]
@@ -269,7 +306,7 @@ mod tests {
             ("a gap told and not tallied", |f, _| f.uplinks[0].tally.told.clear()),
             ("a generation removed and not remembered", |f, _| f.gone -= 10),
             ("told as missing, and there", |_, r| drop(r.insert(5, vec![(0, 39), (50, 99)]))),
-            ("more confirmed than was given", |f, _| f.generations[0].readings = 50),
+            ("more confirmed than was given", |f, _| f.generations[0].record.count = 50),
         ];
         for (what, breakage) in cases {
             let (mut facts, mut readable) = facts();

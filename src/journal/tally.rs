@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::manifest::Missing;
 use super::types::GapCause;
 
 /// Numbers by what became of them.
@@ -100,6 +101,18 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.delivered += other.delivered;
         other.told.iter().for_each(|(cause, count)| self.tell(*cause, *count));
+    }
+}
+
+// === impl Around ===
+
+impl Around {
+    /// Adds numbers that are missing ahead of the cursor.
+    pub(super) fn tell(&mut self, missing: &Missing) {
+        *self.missing.entry(missing.cause).or_default() += missing.count();
+        for (device, count) in &missing.devices {
+            *self.devices.entry(device.clone()).or_default().entry(missing.cause).or_default() += count;
+        }
     }
 }
 

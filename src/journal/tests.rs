@@ -1,5 +1,6 @@
 mod accounts;
 mod keyed;
+mod model;
 
 use std::num::NonZeroU16;
 use std::sync::Mutex;
@@ -229,7 +230,7 @@ async fn a_delivered_generation_is_deleted_and_an_undelivered_one_is_not() {
     let generations = running.journal.generations();
     assert!(generations.len() >= 4, "{}", generations.len());
     let head = *running.journal.watch_watermark().borrow();
-    let everything = Bounds { from: cursor.cursor(), to: head, fixed_ms: 0 };
+    let everything = Bounds { from: cursor.cursor(), to: head, fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(everything).unwrap();
     cursor.confirm(everything, Tally { delivered: 40_000, ..Tally::default() }).unwrap();
     running.journal.keep_house();
@@ -247,7 +248,7 @@ async fn bounds_that_were_begun_survive_a_crash() {
     let running = rig.start();
     running.store("bike-1", 0..100).await;
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
-    let bounds = Bounds { from: Seq::new(1, 0), to: Seq::new(1, 60), fixed_ms: 5 };
+    let bounds = Bounds { from: Seq::new(1, 0), to: Seq::new(1, 60), fixed_ms: 5, clock: 0, guessed: false };
     cursor.begin(bounds).unwrap();
     running.crash().await;
     let running = rig.start();
@@ -263,8 +264,8 @@ async fn confirmations_out_of_order_move_the_cursor_only_past_what_is_whole() {
     let rig = Rig::new(1 << 24);
     let running = rig.start();
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
-    let first = Bounds { from: Seq::new(1, 0), to: Seq::new(1, 10), fixed_ms: 0 };
-    let second = Bounds { from: Seq::new(1, 10), to: Seq::new(1, 20), fixed_ms: 0 };
+    let first = Bounds { from: Seq::new(1, 0), to: Seq::new(1, 10), fixed_ms: 0, clock: 0, guessed: false };
+    let second = Bounds { from: Seq::new(1, 10), to: Seq::new(1, 20), fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(first).unwrap();
     cursor.begin(second).unwrap();
     cursor.confirm(second, Tally::default()).unwrap();

@@ -96,7 +96,7 @@ pub enum GapCause {
     Evicted,
     /// Replaced by summaries at the quota.
     Thinned,
-    /// Not for this uplink.
+    /// Not for this uplink; or sealed with a key that is not at hand: kept, and perhaps exported one day.
     Withheld,
 }
 
@@ -107,6 +107,12 @@ pub struct Bounds {
     pub to: Seq,
     /// When the bounds were fixed, ms since the epoch: decides `dt` and `hour` of the delivery.
     pub fixed_ms: i64,
+    /// Revision of the clock's anchors by which its times are told, whatever is known when it is sent again.
+    #[serde(default)]
+    pub clock: u32,
+    /// `fixed_ms` is a guess: the clock was not synchronised.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guessed: bool,
 }
 
 /// Why stored readings cannot be had right now.
@@ -133,6 +139,8 @@ pub enum CursorError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read the cursor file {path}: {cause}; move it away to start at the oldest kept reading")]
     Read { path: PathBuf, cause: String },
+    #[error("generation {generation} was replaced or dropped while a batch was being made of it")]
+    Changed { generation: u32 },
     #[error("uplink name {0:?} is not usable: 1 to 64 of a-z, A-Z, 0-9, '-', '_', '.'")]
     Name(String),
 }

@@ -12,6 +12,8 @@ use crate::reading::{DeviceTime, Reading};
 
 /// Stamps kept per device.
 const MOST: usize = 4096;
+/// However many devices there are.
+const LEAST: usize = 64;
 /// Stamps kept over all devices (16 bytes each).
 const TOTAL: usize = 1 << 20;
 
@@ -19,6 +21,8 @@ const TOTAL: usize = 1 << 20;
 #[derive(Default)]
 pub struct Windows {
     devices: Vec<VecDeque<Known>>,
+    /// Stamps per device, with so many devices.
+    most: usize,
     hasher: content::Seeded,
 }
 
@@ -51,10 +55,9 @@ impl Windows {
         let index = reading.device.0 as usize;
         if index >= self.devices.len() {
             self.devices.resize_with(index + 1, VecDeque::new);
+            self.share_out();
         }
-        // A power of two, which is what a deque's buffer is anyway.
-        let share = (TOTAL / self.devices.len().max(1)).clamp(64, MOST);
-        let most = 1 << share.ilog2();
+        let most = self.most;
         let hash = self.hasher.hash(reading);
         let Some(window) = self.devices.get_mut(index) else {
             return Seen::New;
@@ -78,6 +81,21 @@ impl Windows {
             window.insert(at, entry);
         }
         Seen::New
+    }
+}
+
+impl Windows {
+    /// Each device's share when there are more of them: those who had more give it back.
+    fn share_out(&mut self) {
+        // A power of two, which is what a deque's buffer is anyway.
+        let most = 1 << (TOTAL / self.devices.len().max(1)).clamp(LEAST, MOST).ilog2();
+        if most < self.most {
+            for window in &mut self.devices {
+                window.drain(..window.len().saturating_sub(most));
+                window.shrink_to(most);
+            }
+        }
+        self.most = most;
     }
 }
 
@@ -178,6 +196,18 @@ mod tests {
         }
         assert_eq!(windows.devices[0].len(), MOST);
         assert!(matches!(windows.check(&reading_at(0, 2 * MOST as i64 - 1, 60), Ticket(2)), Seen::Before(_)));
+    }
+
+    #[test]
+    fn all_devices_together_are_bounded_whatever_the_order_in_which_they_come() {
+        let mut windows = Windows::default();
+        for device in 0..1000 {
+            for stamp in 0..windows.most.max(MOST) as i64 {
+                windows.check(&reading_at(device, stamp, 60), Ticket(1));
+            }
+        }
+        let capacity: usize = windows.devices.iter().map(VecDeque::capacity).sum();
+        assert!(capacity <= TOTAL, "{capacity} stamps");
     }
 
     #[test]

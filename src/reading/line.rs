@@ -2,19 +2,26 @@
 //!
 //! Fields stand in a fixed order, and what is absent or at its default is left out:
 //! `id`, `type`, `gateway`, `site`, `device`, `source`, `time`, `time_quality` (left out when `synced`), `boot` and
-//! `uptime_ms` (with `unsynced`), `device_time` (a stamp of the wearable that was not believed), `bpm`, `rr_ms`,
-//! `contact`, `energy_kj`, `battery_percent`, `rssi_dbm`, `reason`.
+//! `uptime_ms` (with `unsynced`), `uncertainty_s` (with `repaired`; with a synchronised clock only above
+//! [`CERTAIN_MS`]), `device_time` (a stamp of the wearable that was not believed), `bpm`, `rr_ms`, `contact`,
+//! `energy_kj`, `battery_percent`, `rssi_dbm`, `reason`.
 //!
 //! `id` is `<spool>-<seq>`. An event's id can equal no reading's: an `end` line takes the first number its generation
 //! did not use, a `gap` line has both its ends, a `summary` line has its place among the summaries of its generation as
-//! the number, and its window behind it (`<spool>-<seq>-s10`). The same reading always gives the same bytes. Nothing is allocated per
-//! line beyond the growth of the buffer.
+//! the number, and its window behind it (`<spool>-<seq>-s10`), a `clock` line its boot. The same reading, told by the same
+//! revision of the clock's anchors, always gives the same bytes. Nothing is allocated per line beyond the growth of the
+//! buffer.
 
 use std::sync::Arc;
 
 use super::rfc3339;
+use super::validity::DeviceTimeWindow;
 use super::{Contact, DeviceTime, Reading, RrIntervals, RrUnit};
-use crate::clock::{BootId, WallQuality};
+use crate::clock::{BootId, BootTimes, Correction, Stamp, TimeQuality, WallQuality};
+
+/// A time without an `uncertainty_s` is at most this far off: what NTP, three hours of a crystal and a leap second
+/// that nobody announced come to.
+pub const CERTAIN_MS: u64 = 2_500;
 
 /// What all lines of one gateway have in common, escaped and joined beforehand.
 #[derive(Debug, Clone)]
@@ -23,6 +30,7 @@ pub struct LineContext {
     head: Vec<u8>,
     /// `,"gateway":"…","site":"…"`
     place: Vec<u8>,
+    window: DeviceTimeWindow,
 }
 
 impl LineContext {
@@ -39,11 +47,26 @@ impl LineContext {
             escape(&mut place, site);
             place.push(b'"');
         }
-        Self { head, place }
+        Self { head, place, window: DeviceTimeWindow::default() }
     }
 
-    /// Appends the line of a reading: `seq` is its number, `boot` the boot it arrived in, `device` its wearable's name.
-    pub fn write_reading(&self, out: &mut Vec<u8>, seq: u64, boot: BootId, device: &str, reading: &Reading) {
+    /// Judges stamps of wearables by `window` where that had to wait for the gateway's own clock.
+    #[must_use]
+    pub const fn judging_by(mut self, window: DeviceTimeWindow) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Appends the line of a reading: `seq` is its number, `times` tells of the boot it arrived in, `device` is its
+    /// wearable's name.
+    pub fn write_reading(
+        &self,
+        out: &mut Vec<u8>,
+        seq: u64,
+        times: &BootTimes,
+        device: &str,
+        reading: &Reading,
+    ) {
         out.extend_from_slice(&self.head);
         integer(out, seq);
         out.push(b'"');
@@ -53,8 +76,56 @@ impl LineContext {
         out.extend_from_slice(b"\",\"source\":\"");
         out.extend_from_slice(reading.source.as_str().as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
-        write_time(out, boot, reading);
+        self.write_time(out, times, reading);
         write_values(out, reading);
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// `…"` and the fields that say what the time is worth.
+    fn write_time(&self, out: &mut Vec<u8>, times: &BootTimes, reading: &Reading) {
+        let device_ms = match self.device_time(times, reading) {
+            Some(DeviceTime::Accepted(ms)) => {
+                rfc3339::write(out, ms);
+                out.extend_from_slice(b"\",\"time_quality\":\"device\"");
+                return;
+            }
+            Some(DeviceTime::Rejected(ms)) => Some(ms),
+            None => None,
+        };
+        write_stamp(out, times, reading.arrival);
+        if let Some(ms) = device_ms {
+            out.extend_from_slice(b",\"device_time\":\"");
+            rfc3339::write(out, ms);
+            out.push(b'"');
+        }
+    }
+
+    /// The wearable's stamp, judged again where the gateway did not know the time when it came and knows it now.
+    fn device_time(&self, times: &BootTimes, reading: &Reading) -> Option<DeviceTime> {
+        let judged = reading.device_time?;
+        if reading.arrival.quality == WallQuality::Synced {
+            return Some(judged);
+        }
+        let arrival = times.resolve(reading.arrival);
+        Some(match arrival.quality {
+            TimeQuality::Unsynced => judged,
+            _ => self.window.judge_within(judged.ms(), arrival.wall_ms, arrival.error_ms),
+        })
+    }
+
+    /// Appends the line that tells the true time of readings that left with a guess: to be applied to all lines of its
+    /// boot that are `unsynced`.
+    pub fn write_clock(&self, out: &mut Vec<u8>, correction: &Correction) {
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(b"clock-");
+        write_uuid(out, correction.boot);
+        out.extend_from_slice(b"\",\"type\":\"clock\"");
+        out.extend_from_slice(&self.place);
+        out.extend_from_slice(b",\"time\":\"");
+        rfc3339::write(out, correction.wall_ms);
+        out.push(b'"');
+        write_moment(out, correction.boot, correction.uptime_ms);
+        write_uncertainty(out, correction.error_ms);
         out.extend_from_slice(b"}\n");
     }
 
@@ -106,25 +177,44 @@ impl LineContext {
     }
 }
 
-/// `…"` and the fields that say what the time is worth.
-fn write_time(out: &mut Vec<u8>, boot: BootId, reading: &Reading) {
-    if let Some(DeviceTime::Accepted(ms)) = reading.device_time {
-        rfc3339::write(out, ms);
-        out.extend_from_slice(b"\",\"time_quality\":\"device\"");
+/// Appends `…"` of a `time` and the fields that say what it is worth: for whatever has a stamp of the gateway.
+pub fn write_stamp(out: &mut Vec<u8>, times: &BootTimes, stamp: Stamp) {
+    let resolved = times.resolve(stamp);
+    rfc3339::write(out, resolved.wall_ms);
+    out.push(b'"');
+    match resolved.quality {
+        TimeQuality::Synced if resolved.error_ms <= CERTAIN_MS => {}
+        TimeQuality::Synced => write_uncertainty(out, resolved.error_ms),
+        TimeQuality::Repaired => {
+            out.extend_from_slice(b",\"time_quality\":\"repaired\"");
+            write_uncertainty(out, resolved.error_ms);
+        }
+        TimeQuality::Unsynced => {
+            out.extend_from_slice(b",\"time_quality\":\"unsynced\"");
+            write_moment(out, times.boot(), stamp.uptime_ms);
+        }
+    }
+}
+
+/// `,"boot":"…","uptime_ms":…`
+fn write_moment(out: &mut Vec<u8>, boot: BootId, uptime_ms: u64) {
+    out.extend_from_slice(b",\"boot\":\"");
+    write_uuid(out, boot);
+    out.extend_from_slice(b"\",\"uptime_ms\":");
+    integer(out, uptime_ms);
+}
+
+/// Rounded up: to a tenth of a second below 100 s, so that neighbours say the same and compress.
+fn write_uncertainty(out: &mut Vec<u8>, error_ms: u64) {
+    out.extend_from_slice(b",\"uncertainty_s\":");
+    let tenths = error_ms.div_ceil(100);
+    if tenths >= 1_000 {
+        integer(out, tenths.div_ceil(10));
         return;
     }
-    rfc3339::write(out, reading.arrival.wall_ms);
-    out.push(b'"');
-    if reading.arrival.quality == WallQuality::Unsynced {
-        out.extend_from_slice(b",\"time_quality\":\"unsynced\",\"boot\":\"");
-        write_uuid(out, boot);
-        out.extend_from_slice(b"\",\"uptime_ms\":");
-        integer(out, reading.arrival.uptime_ms);
-    }
-    if let Some(DeviceTime::Rejected(ms)) = reading.device_time {
-        out.extend_from_slice(b",\"device_time\":\"");
-        rfc3339::write(out, ms);
-        out.push(b'"');
+    integer(out, tenths / 10);
+    if !tenths.is_multiple_of(10) {
+        out.extend_from_slice(&[b'.', b'0' + (tenths % 10) as u8]);
     }
 }
 

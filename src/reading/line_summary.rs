@@ -7,13 +7,20 @@
 
 use super::super::summary::Summary;
 use super::super::{Contact, DeviceTime, Reading, RrIntervals, Source};
-use super::{LineContext, escape, integer, millis, write_time};
-use crate::clock::BootId;
+use super::{LineContext, escape, integer, millis};
+use crate::clock::BootTimes;
 
 impl LineContext {
     /// Appends the line of a summary. `seq` is its place: generation x 2^32 + its number among the generation's
     /// summaries of the same window. The numbers of its readings lie in the generation's `gap` lines.
-    pub fn write_summary(&self, out: &mut Vec<u8>, seq: u64, boot: BootId, device: &str, summary: &Summary) {
+    pub fn write_summary(
+        &self,
+        out: &mut Vec<u8>,
+        seq: u64,
+        times: &BootTimes,
+        device: &str,
+        summary: &Summary,
+    ) {
         out.extend_from_slice(&self.head);
         integer(out, seq);
         out.extend_from_slice(b"-s");
@@ -27,7 +34,7 @@ impl LineContext {
             out.extend_from_slice(source.as_str().as_bytes());
         }
         out.extend_from_slice(b"\",\"time\":\"");
-        write_time(out, boot, &timed(summary));
+        self.write_time(out, times, &timed(summary));
         let mut field = |name: &[u8], value: u64| {
             out.extend_from_slice(name);
             integer(out, value);

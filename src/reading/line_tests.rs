@@ -3,7 +3,7 @@ use std::num::NonZeroU16;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Stamp;
+use crate::clock::{Anchor, Anchors, Stamp};
 use crate::reading::summary::{Sources, Summary};
 use crate::reading::{DeviceId, Reason, Source};
 
@@ -31,7 +31,7 @@ fn line(reading: &Reading) -> String {
     LineContext::new("k3f9a1c2", "gym-12", Some("gym")).write_reading(
         &mut out,
         (7 << 32) + 42,
-        BOOT,
+        &BootTimes::unknown(BOOT),
         "strap-1",
         reading,
     );
@@ -127,11 +127,99 @@ fn intervals_in_each_unit() {
 fn names_are_escaped() {
     let mut out = Vec::new();
     let context = LineContext::new("s", "g\"1\\", None);
-    context.write_reading(&mut out, 1, BOOT, "Zoë\n\u{1}\u{1f}\t\"", &reading());
+    context.write_reading(&mut out, 1, &BootTimes::unknown(BOOT), "Zoë\n\u{1}\u{1f}\t\"", &reading());
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(value["gateway"], "g\"1\\");
     assert_eq!(value["device"], "Zoë\n\u{1}\u{1f}\t\"");
     assert_eq!(value.get("site"), None);
+}
+
+/// Three hours after its boot the clock was set.
+fn anchored() -> BootTimes {
+    let mut table = Anchors::default();
+    let anchor = Anchor { uptime_ms: 10_861_250, wall_ms: 1_795_471_330_123, error_ms: 500, ahead_ms: 0 };
+    table.anchor(BOOT, anchor);
+    table.times(BOOT, table.revision())
+}
+
+fn line_at(times: &BootTimes, reading: &Reading) -> String {
+    let mut out = Vec::new();
+    LineContext::new("k3f9a1c2", "gym-12", Some("gym")).write_reading(
+        &mut out,
+        (7 << 32) + 42,
+        times,
+        "strap-1",
+        reading,
+    );
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_time_that_became_known_later_is_told_with_its_uncertainty() {
+    let stamp = Stamp { uptime_ms: 61_250, wall_ms: 5, quality: WallQuality::Unsynced };
+    let line = line_at(&anchored(), &Reading { arrival: stamp, ..reading() });
+    let rest = concat!(
+        r#""source":"mqtt","time":"2026-11-23T19:02:10.123Z","time_quality":"repaired","uncertainty_s":1.6,"#,
+        r#""bpm":72}"#
+    );
+    assert_eq!(line, format!("{START}{rest}\n"));
+}
+
+#[test]
+fn a_synchronised_clock_tells_its_uncertainty_only_when_that_is_large() {
+    let told = |uptime_ms: u64, wall_ms: i64| {
+        let arrival = Stamp { uptime_ms, wall_ms, quality: WallQuality::Synced };
+        let line = line_at(&anchored(), &Reading { arrival, ..reading() });
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()["uncertainty_s"].as_f64()
+    };
+    let (at, wall) = (10_861_250, 1_795_471_330_123);
+    assert_eq!(told(at, wall), None);
+    assert_eq!(told(at + 20_000_000, wall + 20_000_000), None);
+    assert_eq!(told(at + 20_010_000, wall + 20_010_000), Some(2.6));
+    let week = 7 * 86_400_000;
+    assert_eq!(told(at + week, wall + i64::try_from(week).unwrap()), Some(61.0), "without a network");
+    assert_eq!(told(at + 2_000_000_000, wall + 2_000_000_000), Some(201.0), "whole seconds from 100 on");
+    assert_eq!(told(at, wall + 3_000), Some(3.5), "while a correction is under way");
+}
+
+#[test]
+fn a_wearables_stamp_is_judged_again_when_the_time_of_arrival_is_known() {
+    let arrival = Stamp { uptime_ms: 61_250, wall_ms: 5, quality: WallQuality::Unsynced };
+    let line = |device_ms| {
+        let device_time = Some(DeviceTime::Accepted(device_ms));
+        line_at(&anchored(), &Reading { arrival, device_time, ..reading() })
+    };
+    let at = 1_795_460_530_123;
+    let believed = line(at - 31 * 86_400_000);
+    assert!(
+        believed.contains(r#""time":"2026-10-23T19:02:10.123Z","time_quality":"device","bpm""#),
+        "{believed}"
+    );
+    // 5 minutes ahead, and the 1.58 s that the arrival itself is uncertain by.
+    assert!(line(at + 301_580).contains(r#""time_quality":"device""#));
+    let rejected = line(at + 301_581);
+    assert!(
+        rejected.contains(
+            r#""time":"2026-11-23T19:02:10.123Z","time_quality":"repaired","uncertainty_s":1.6,"device_time":"2026"#
+        ),
+        "{rejected}"
+    );
+}
+
+#[test]
+fn a_clock_line_tells_what_lines_with_a_guess_are_to_be_moved_by() {
+    let mut out = Vec::new();
+    let correction = anchored().correction().unwrap();
+    LineContext::new("k3f9a1c2", "gym-12", Some("gym")).write_clock(&mut out, &correction);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        concat!(
+            r#"{"id":"k3f9a1c2-clock-7c9e6679-7425-40de-944b-e07fc1f90ae7","type":"clock","gateway":"gym-12","#,
+            r#""site":"gym","time":"2026-11-23T22:02:10.123Z","boot":"7c9e6679-7425-40de-944b-e07fc1f90ae7","#,
+            r#""uptime_ms":10861250,"uncertainty_s":0.5}"#,
+            "\n"
+        )
+    );
 }
 
 #[test]
@@ -176,7 +264,7 @@ fn summaries() {
     let line = |summary: &Summary| {
         let mut out = Vec::new();
         let context = LineContext::new("k3f9a1c2", "gym-12", Some("gym"));
-        context.write_summary(&mut out, (7 << 32) + 3, BOOT, "strap-1", summary);
+        context.write_summary(&mut out, (7 << 32) + 3, &BootTimes::unknown(BOOT), "strap-1", summary);
         String::from_utf8(out).unwrap()
     };
     const START: &str = r#"{"id":"k3f9a1c2-30064771075-s10","type":"summary","gateway":"gym-12","site":"gym","device":"strap-1","#;
@@ -226,7 +314,13 @@ proptest! {
             ..reading()
         };
         let mut out = Vec::new();
-        LineContext::new("s", &gateway, Some("x")).write_reading(&mut out, seq, BOOT, &device, &reading);
+        LineContext::new("s", &gateway, Some("x")).write_reading(
+            &mut out,
+            seq,
+            &BootTimes::unknown(BOOT),
+            &device,
+            &reading,
+        );
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         prop_assert_eq!(value["device"].as_str(), Some(device.as_str()));
         prop_assert_eq!(value["gateway"].as_str(), Some(gateway.as_str()));

@@ -124,6 +124,15 @@ pub enum DeviceTime {
     Rejected(i64),
 }
 
+impl DeviceTime {
+    /// The stamp, whatever it is thought of.
+    pub const fn ms(self) -> i64 {
+        match self {
+            Self::Accepted(ms) | Self::Rejected(ms) => ms,
+        }
+    }
+}
+
 /// One heart-rate reading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {

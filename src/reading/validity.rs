@@ -7,6 +7,7 @@
 
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::hrm::HeartRateMeasurement;
 use super::{Contact, DeviceId, DeviceTime, Reading, Reason, RrIntervals, RrUnit, Source};
@@ -92,14 +93,17 @@ fn is_artefact(unit: RrUnit, interval: u32) -> bool {
 }
 
 /// How far a wearable's own stamp may lie from the gateway's clock and still be believed.
+///
+/// While the gateway's own clock is not synchronised it cannot judge anybody. What it believes then is preliminary: on
+/// its way out the reading is judged again, if its time of arrival is known by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceTimeWindow {
     /// A wearable may have kept readings for this long before it could send them.
     pub back_ms: i64,
     /// A wearable's clock may be fast by this much.
     pub ahead_ms: i64,
-    /// While the gateway's own clock is not synchronised it cannot judge anybody: then every stamp from here on is
-    /// believed. Clocks that were never set stand at 1970 or 2000, which this still tells.
+    /// Without a synchronised clock every stamp from here on is believed. Clocks that were never set stand at 1970 or
+    /// 2000, which this still tells.
     pub unsynced_from_ms: i64,
 }
 
@@ -115,17 +119,31 @@ impl Default for DeviceTimeWindow {
 }
 
 impl DeviceTimeWindow {
+    /// `past` and `future` are how far a stamp may lie before and after arrival.
+    pub fn new(past: Duration, future: Duration) -> Self {
+        let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Self { back_ms: ms(past), ahead_ms: ms(future), ..Self::default() }
+    }
+
+    /// Judges the stamp of a reading that arrived at `arrival_ms`, give or take `error_ms`.
+    pub fn judge_within(&self, device_ms: i64, arrival_ms: i64, error_ms: u64) -> DeviceTime {
+        let error = i64::try_from(error_ms).unwrap_or(i64::MAX);
+        let earliest = arrival_ms.saturating_sub(self.back_ms).saturating_sub(error);
+        let latest = arrival_ms.saturating_add(self.ahead_ms).saturating_add(error);
+        if (earliest..=latest).contains(&device_ms) {
+            DeviceTime::Accepted(device_ms)
+        } else {
+            DeviceTime::Rejected(device_ms)
+        }
+    }
+
     /// Judges the wearable's stamp `device_ms` (ms since the epoch) of a reading that arrived at `arrival`.
     pub fn judge(&self, device_ms: i64, arrival: Stamp) -> DeviceTime {
-        let believed = match arrival.quality {
-            WallQuality::Synced => {
-                let earliest = arrival.wall_ms.saturating_sub(self.back_ms);
-                let latest = arrival.wall_ms.saturating_add(self.ahead_ms);
-                (earliest..=latest).contains(&device_ms)
-            }
-            WallQuality::Unsynced => device_ms >= self.unsynced_from_ms,
-        };
-        if believed { DeviceTime::Accepted(device_ms) } else { DeviceTime::Rejected(device_ms) }
+        match arrival.quality {
+            WallQuality::Synced => self.judge_within(device_ms, arrival.wall_ms, 0),
+            WallQuality::Unsynced if device_ms >= self.unsynced_from_ms => DeviceTime::Accepted(device_ms),
+            WallQuality::Unsynced => DeviceTime::Rejected(device_ms),
+        }
     }
 }
 

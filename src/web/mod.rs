@@ -2,8 +2,8 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/health` | 200 while every stage makes progress within its deadline, else 503 and who is late |
-//! | `/ready` | 200 while the journal is open and the ports are bound, else 503 and the phase |
+//! | `/health` | 200 while every stage makes progress within its deadline and the disk takes readings, else 503 and who is late, or what is wrong |
+//! | `/ready` | 200 while readings are taken, else 503, the phase, and what is wrong |
 //! | `/metrics` | OpenMetrics text |
 //! | `/status` | JSON, as `fogbeat status --json` |
 
@@ -56,16 +56,17 @@ fn router(pages: Arc<Pages>) -> Router {
 }
 
 async fn health(State(pages): State<Arc<Pages>>) -> Response {
-    let late = pages.health.late(Instant::now());
-    let code = if late.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(serde_json::json!({ "healthy": late.is_empty(), "late": late }))).into_response()
+    let (late, trouble) = (pages.health.late(Instant::now()), pages.health.trouble());
+    let healthy = late.is_empty() && trouble.is_none();
+    let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(serde_json::json!({ "healthy": healthy, "late": late, "trouble": trouble }))).into_response()
 }
 
 async fn ready(State(pages): State<Arc<Pages>>) -> Response {
-    let phase = pages.health.phase();
-    let ready = phase == Phase::Running;
+    let (phase, trouble) = (pages.health.phase(), pages.health.trouble());
+    let ready = phase == Phase::Running && trouble.is_none();
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(serde_json::json!({ "ready": ready, "phase": phase }))).into_response()
+    (code, Json(serde_json::json!({ "ready": ready, "phase": phase, "trouble": trouble }))).into_response()
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
@@ -124,6 +125,12 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(2)).await;
         let late = ask(address, "/health").await;
         assert!(late.starts_with("HTTP/1.1 503") && late.contains(r#""late":["journal"]"#), "{late}");
+        health.announce("journal", Duration::from_secs(60), Instant::now());
+        health.trouble_is(Some("the disk is full".into()));
+        for page in ["/health", "/ready"] {
+            let answer = ask(address, page).await;
+            assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the disk is full"), "{answer}");
+        }
         let metrics = ask(address, "/metrics").await;
         assert!(metrics.contains("fogbeat_process_open_fds ") && metrics.ends_with("# EOF\n"), "{metrics}");
         assert!(ask(address, "/status").await.ends_with(r#"{"version":"x"}"#));

@@ -44,8 +44,16 @@ pub struct Gateway {
     driver: JoinHandle<()>,
 }
 
+/// Clients that come and go as fast as they can, all from one address.
 pub fn settings() -> config::Listener {
-    config::Listener { bind: "127.0.0.1:0".parse().unwrap(), anonymous: true, ..config::Listener::default() }
+    let defaults = config::Listener::default();
+    let limits = config::Limits {
+        new_per_second: 100_000,
+        reconnects_per_minute: 1_000_000,
+        connections_per_address: Some(defaults.limits.connections),
+        ..defaults.limits
+    };
+    config::Listener { bind: "127.0.0.1:0".parse().unwrap(), anonymous: true, limits, ..defaults }
 }
 
 pub async fn try_start(dir: tempfile::TempDir, settings: &config::Listener) -> Result<Gateway, BindError> {
@@ -55,7 +63,13 @@ pub async fn try_start(dir: tempfile::TempDir, settings: &config::Listener) -> R
         Journal::open(&journal_settings, dir.path(), Arc::clone(&clock), Arc::new(RealDisk)).unwrap();
     let driver = tokio::spawn(driver.run());
     let mappings = Arc::new(Mappings::compile(&[], &[]).unwrap());
-    let deps = Deps { journal: journal.clone(), clock, mappings, state_dir: dir.path().to_owned() };
+    let deps = Deps {
+        journal: journal.clone(),
+        clock,
+        mappings,
+        state_dir: dir.path().to_owned(),
+        buffers: 32 << 20,
+    };
     let listener = Listener::bind(settings, deps).await?;
     let handle = listener.handle();
     let (shutdown, watched) = watch::channel(false);

@@ -21,6 +21,9 @@ pub struct Setup {
     pub max_age: String,
     pub mqtt: SocketAddr,
     pub http: SocketAddr,
+    /// Lines of `[journal]` and `[clock]` beside those above.
+    pub journal: String,
+    pub clock: String,
     /// TOML behind the rest: more sections, another uplink.
     pub extra: String,
     /// Where the daemon's log goes; it is shown when something fails.
@@ -41,6 +44,8 @@ impl Setup {
             max_age: "1s".into(),
             mqtt: free_port(),
             http: free_port(),
+            journal: String::new(),
+            clock: "patience = \"0s\"".into(),
             extra: String::new(),
             log: root.join("fogbeat.log"),
             config: root.join("fogbeat.toml"),
@@ -56,8 +61,11 @@ state_dir = "{state}"
 [mqtt.listener]
 bind = "{mqtt}"
 anonymous = true
+[clock]
+{clock}
 [journal]
 commit_interval = "{commit}"
+{journal}
 {key_file}
 [batch]
 max_age = "{age}"
@@ -74,6 +82,8 @@ path = "{lake}"
             age = self.max_age,
             http = self.http,
             lake = self.lake.display(),
+            journal = self.journal,
+            clock = self.clock,
             extra = self.extra,
             key_file = self.key_file.as_ref().map_or_else(String::new, |path| format!("key_file = {path:?}")),
         );

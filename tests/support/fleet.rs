@@ -223,7 +223,7 @@ impl Client {
                     self.welcome = true;
                     self.resume();
                 }
-                // Busy: it has no room now. The connection ends, and the next attempt comes by itself.
+                // Turned away; the end of the connection follows, and another attempt.
                 Packet::ConnAck { .. } => {}
                 Packet::PubAck { id } => {
                     let Some(at) = self.in_flight.iter().position(|f| f.0 == id) else {

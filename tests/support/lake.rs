@@ -24,6 +24,9 @@ pub struct Delivered {
     pub time: i64,
     pub quality: Option<String>,
     pub uncertainty_s: Option<f64>,
+    /// With a time that was a guess: where it stands in its boot.
+    pub boot: Option<String>,
+    pub uptime_ms: Option<i64>,
 }
 
 /// A `gap` line.
@@ -45,6 +48,8 @@ pub struct Lake {
     pub ends: BTreeMap<u32, u64>,
     /// First and last missing number, and why.
     pub gaps: Vec<(u64, u64, String)>,
+    /// `clock` lines by their boot.
+    pub clocks: BTreeMap<String, String>,
     /// The same, whole.
     pub told: Vec<Told>,
     /// `summary` lines, as they stand.
@@ -85,15 +90,24 @@ impl Lake {
     fn try_take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let id = value["id"].as_str().ok_or("no id")?;
-        let (spool, seq) = id.rsplit_once('-').ok_or("id without a spool")?;
-        let seq: u64 = seq.parse().map_err(|_| "id without a number")?;
-        // A gap's id holds both its ends.
-        let spool = if value["type"] == "gap" { spool.split('-').next().unwrap_or(spool) } else { spool };
+        let kind = value["type"].as_str().unwrap_or("");
+        if kind == "clock" {
+            // It has no number: it speaks of a boot.
+            let boot = value["boot"].as_str().ok_or("no boot")?;
+            return match self.clocks.insert(boot.to_owned(), line.to_owned()) {
+                Some(before) if before != line => Err("a boot with two clock lines".into()),
+                _ => Ok(()),
+            };
+        }
+        // Behind the number a gap's id has its last number, a summary's its window.
+        let mut parts = id.split('-');
+        let spool = parts.next().unwrap_or_default();
+        let seq: u64 =
+            parts.next().ok_or("id without a spool")?.parse().map_err(|_| "id without a number")?;
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         let content = hasher.finish();
-        let kind = value["type"].as_str().unwrap_or("");
         // An end or gap line may stand at the number it speaks of: its type is part of its identity.
         match self.contents.insert(format!("{kind} {id}"), content) {
             Some(before) if before != content => return Err("an id with two contents".into()),
@@ -127,7 +141,7 @@ impl Lake {
                 self.told.push(Told { first, last, cause: cause.to_owned(), devices });
             }
             "summary" => self.summaries.push(value),
-            "clock" | "alert" => {}
+            "alert" => {}
             other => return Err(format!("unknown type {other}")),
         }
         Ok(())
@@ -202,6 +216,8 @@ fn reading(value: &Value) -> Result<Delivered, String> {
         time: value["time"].as_str().and_then(epoch_ms).ok_or("a time that is not RFC 3339 UTC")?,
         quality: text(&value["time_quality"]),
         uncertainty_s: value["uncertainty_s"].as_f64(),
+        boot: text(&value["boot"]),
+        uptime_ms: value["uptime_ms"].as_i64(),
         device: value["device"].as_str().ok_or("no device")?.to_owned(),
         stamp: epoch_ms(stamp.as_str().ok_or("no time")?).ok_or("a time that is not RFC 3339 UTC")?,
         bpm: value.get("bpm").map(|v| v.as_u64().ok_or("bpm is not a number")).transpose()?,
@@ -218,7 +234,7 @@ fn reading(value: &Value) -> Result<Delivered, String> {
 }
 
 /// `2026-11-23T19:02:07.123Z` to ms since the epoch.
-fn epoch_ms(text: &str) -> Option<i64> {
+pub fn epoch_ms(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let seconds = (number(11, 13)? * 60 + number(14, 16)?) * 60 + number(17, 19)?;

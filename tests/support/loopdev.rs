@@ -2,6 +2,7 @@
 //! Needs root, `losetup`, `mkfs.ext4`, `mount` and `python3` (for the one ioctl: this crate has no unsafe code).
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -34,6 +35,33 @@ impl LoopDisk {
 
     pub fn mount(&self) -> Result<(), String> {
         retry(|| run("mount", &["-t", "ext4", &self.device, &text(&self.mount)]).map(drop))
+    }
+
+    /// Mounts it again, read-only or read-write. For `ro` nobody may have a file open for writing.
+    pub fn remount(&self, how: &str) -> Result<(), String> {
+        retry(|| run("mount", &["-o", &format!("remount,{how}"), &text(&self.mount)]).map(drop))
+    }
+
+    /// The filesystem meets an error and turns read-only, as it does when a card fails; for good, until it is mounted
+    /// anew.
+    pub fn fail(&self) -> Result<(), String> {
+        run("tune2fs", &["-e", "remount-ro", &self.device])?;
+        run("mount", &["-o", "remount,errors=remount-ro", &text(&self.mount)])?;
+        let name = self.device.trim_start_matches("/dev/");
+        fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), b"quota test").map_err(|e| e.to_string())
+    }
+
+    /// Somebody else's file takes everything that is left.
+    pub fn fill(&self) -> PathBuf {
+        let path = self.mount.join("somebody-elses");
+        let mut file = fs::File::create(&path).expect("make a file on the disk");
+        let zeros = vec![0; 1 << 16];
+        // In ever smaller pieces, to the last block.
+        for piece in [zeros.len(), 4096, 512] {
+            while file.write_all(&zeros[..piece]).is_ok() {}
+        }
+        let _ = file.sync_all();
+        path
     }
 
     /// The power goes: nothing that is not on the device by now will ever be.

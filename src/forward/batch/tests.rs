@@ -3,6 +3,7 @@ use std::num::NonZeroU16;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::BootId;
 use crate::config::Encoding;
 use crate::forward::member::Encoder;
 use crate::reading::{Contact, DeviceId, Reading, RrIntervals, Source};
@@ -25,7 +26,11 @@ fn reading(seq: u64, device: &str, bpm: u16) -> Entry {
 }
 
 fn context(spool: &str) -> Context {
-    Context { spool: spool.into(), boot: BootId([1; 16]), line: LineContext::new(spool, "g", None) }
+    Context {
+        spool: spool.into(),
+        times: BootTimes::unknown(BootId([1; 16])),
+        line: LineContext::new(spool, "g", None),
+    }
 }
 
 /// Offers everything; says where the batch came to and whether it was full.
@@ -40,7 +45,7 @@ fn fill(lines: &mut Lines, entries: &[Entry], from: Seq, until: Until) -> (Seq, 
 }
 
 fn bounds(from: Seq, to: Seq) -> Bounds {
-    Bounds { from, to, fixed_ms: 0 }
+    Bounds { from, to, fixed_ms: 0, clock: 0, guessed: false }
 }
 
 /// The ids in the order of the lines.
@@ -126,6 +131,31 @@ fn a_gap_is_cut_at_the_bounds_and_each_part_accounts_for_its_own() {
     fill(&mut lines, &gap, Seq(14), Until::Bytes(1 << 20));
     let second = lines.encode(bounds(Seq(14), Seq(20)), &mut json(), 1 << 20).unwrap();
     assert_eq!([ids(&first), ids(&second)].concat(), ["s-10-13", "s-14-19"]);
+}
+
+#[test]
+fn clock_lines_ride_in_the_first_member_and_once() {
+    let mut lines = Lines::default();
+    let entries: Vec<Entry> = (0..20).map(|n| reading(n, "a", 60)).collect();
+    let (to, _) = fill(&mut lines, &entries, Seq(0), Until::Bytes(1 << 20));
+    let correction = Correction { boot: BootId([1; 16]), uptime_ms: 5, wall_ms: 0, error_ms: 500 };
+    let line = context("s").line;
+    lines.carry(&line, [correction, correction].iter());
+    lines.carry(&line, std::iter::once(&correction));
+    for limit in [1 << 20, 600] {
+        let members = lines.encode(bounds(Seq(0), to), &mut json(), limit).unwrap();
+        let all = ids(&members);
+        let clock = "s-clock-01010101-0101-0101-0101-010101010101";
+        assert_eq!(all.iter().filter(|id| *id == clock).count(), 1, "{all:?}");
+        assert!(ids(&members[..1]).contains(&clock.to_owned()));
+        assert_eq!(members.iter().map(|member| member.lines).sum::<u32>(), 21);
+        assert_eq!(members.iter().map(|member| member.readings).sum::<u32>(), 20);
+        assert_eq!((members[0].first, members[members.len() - 1].last), (Seq(0), Seq(19)));
+    }
+    lines.clear(0);
+    fill(&mut lines, &entries, Seq(0), Until::Bytes(1 << 20));
+    let members = lines.encode(bounds(Seq(0), to), &mut json(), 1 << 20).unwrap();
+    assert_eq!(ids(&members).len(), 20, "the next batch has its own");
 }
 
 #[test]

@@ -22,6 +22,9 @@ const RESERVE: u64 = 256 << 20;
 const RESERVE_SHARE: u64 = 20;
 /// Default share of the disk.
 const DEFAULT_SHARE: u64 = 4;
+/// Lies in a day that was written to while the clock was a guess, so that its name says nothing of its age. Empty, or
+/// the first day that was right since: from that one on its age counts. Readers of the lake do not look at it.
+const GUESSED: &str = ".guessed";
 /// Name part of a file that is not complete.
 const TEMPORARY: &str = ".tmp";
 
@@ -157,8 +160,14 @@ impl Store {
             self.ledger = Some(ledger);
             return Ok(());
         }
-        self.make_room(&mut ledger, &day, when.date(), member.bytes.len() as u64)?;
+        let guessed = member.bounds.guessed;
+        self.remove_aged(&mut ledger, &day, when.date(), guessed)?;
+        self.make_room(&mut ledger, &day, member.bytes.len() as u64, guessed)?;
         make_directories(&self.root, &directory)?;
+        let day_directory = self.root.join(&day);
+        if guessed && !day_directory.join(GUESSED).exists() {
+            write_whole(&day_directory, GUESSED, b"")?;
+        }
         write_whole(&directory, &name, &member.bytes)?;
         let size = member.bytes.len() as u64;
         *ledger.days.entry(day).or_default() += size;
@@ -214,20 +223,74 @@ impl Store {
         })
     }
 
-    /// Removes old days until `size` more bytes fit.
-    fn make_room(&self, ledger: &mut Ledger, today: &str, date: Date, size: u64) -> Result<(), StoreError> {
+    /// Removes days older than `keep`. A clock that is a guess cannot tell a day's age: then as many days stay as `keep`
+    /// has.
+    fn remove_aged(
+        &self,
+        ledger: &mut Ledger,
+        today: &str,
+        date: Date,
+        guessed: bool,
+    ) -> Result<(), StoreError> {
         let keep = time::Duration::try_from(self.keep).unwrap_or(time::Duration::MAX);
+        if guessed {
+            let most = usize::try_from(keep.whole_days()).unwrap_or(usize::MAX).saturating_add(1);
+            while ledger.days.len() + usize::from(!ledger.days.contains_key(today)) > most
+                && let Some(day) = self.oldest_but(ledger, today, guessed)
+            {
+                self.remove_day(ledger, &day)?;
+            }
+            return Ok(());
+        }
         let oldest_kept = date.checked_sub(keep).map(day_name).unwrap_or_default();
+        let old: Vec<String> = ledger.days.range(..oldest_kept.clone()).map(|(day, _)| day.clone()).collect();
+        for day in old.iter().filter(|day| *day != today) {
+            if self.counts_from(day, today)? < oldest_kept {
+                self.remove_day(ledger, day)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The day that goes first: the oldest before the one that is being written. One after it can be older only where
+    /// one of the two was named by a guess.
+    fn oldest_but(&self, ledger: &Ledger, today: &str, guessed: bool) -> Option<String> {
+        let by_guess = |day: &str| guessed || self.root.join(day).join(GUESSED).exists();
+        let mut days = ledger.days.keys().filter(|day| *day != today);
+        days.find(|day| day.as_str() < today || by_guess(day)).cloned()
+    }
+
+    /// The day from which on a day's age counts.
+    fn counts_from(&self, day: &str, today: &str) -> Result<String, StoreError> {
+        let directory = self.root.join(day);
+        let mark = directory.join(GUESSED);
+        match fs::read_to_string(&mark) {
+            Ok(since) if since.is_empty() => {
+                write_whole(&directory, GUESSED, today.as_bytes())?;
+                Ok(today.to_owned())
+            }
+            Ok(since) => Ok(since),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(day.to_owned()),
+            Err(error) => Err(failed("read", &mark)(error)),
+        }
+    }
+
+    /// Removes old days until `size` more bytes fit.
+    fn make_room(
+        &self,
+        ledger: &mut Ledger,
+        today: &str,
+        size: u64,
+        guessed: bool,
+    ) -> Result<(), StoreError> {
         loop {
             let free = self.room()?.free;
             let over = ledger.total.saturating_add(size) > ledger.max_bytes;
             let full = free < ledger.reserve.saturating_add(size);
-            let oldest = ledger.days.first_key_value().map(|(day, _)| day.clone());
-            let aged = oldest.as_ref().is_some_and(|day| *day < oldest_kept);
-            if !(over || full || aged) {
+            if !(over || full) {
                 return Ok(());
             }
-            match oldest.filter(|day| day.as_str() < today) {
+            match self.oldest_but(ledger, today, guessed) {
                 Some(day) => self.remove_day(ledger, &day)?,
                 None if full => {
                     let path = self.root.clone();

@@ -10,14 +10,20 @@ use bytes::Bytes;
 use super::*;
 use crate::config::Encoding;
 use crate::journal::{Bounds, Seq};
+use crate::reading::validity::DeviceTimeWindow;
 
 /// 2026-11-23 19:05:00 UTC
 const NOON: i64 = 1_795_460_700_000;
 const DAY: i64 = 86_400_000;
 
+fn guessed(mut member: Member) -> Member {
+    member.bounds.guessed = true;
+    member
+}
+
 fn member(first: u64, fixed_ms: i64, size: usize) -> Member {
     Member {
-        bounds: Bounds { from: Seq(first), to: Seq(first + 10), fixed_ms },
+        bounds: Bounds { from: Seq(first), to: Seq(first + 10), fixed_ms, clock: 0, guessed: false },
         spool: "sp".into(),
         first: Seq(first),
         last: Seq(first + 9),
@@ -35,7 +41,12 @@ fn lake(path: &Path, max_bytes: Option<u64>) -> Directory {
         max_bytes: max_bytes.map(bytesize::ByteSize),
         keep: Duration::from_secs(30 * 86_400),
     };
-    let origin = Origin { gateway: "gym/12".into(), site: None, state_dir: PathBuf::new() };
+    let origin = Origin {
+        gateway: "gym/12".into(),
+        site: None,
+        state_dir: PathBuf::new(),
+        window: DeviceTimeWindow::default(),
+    };
     Directory::new("lake", &config, &origin, StoreMetrics::default())
 }
 
@@ -143,4 +154,35 @@ async fn a_directory_that_may_not_be_written_names_the_remedy() {
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let answers = lake(root.path(), None).deliver(&[member(100, NOON, 50)]).await;
     assert!(matches!(&answers[0], Delivery::Stuck(failure) if failure.cause == "permission"), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_was_delivered_under_a_guessed_day_is_kept_as_long_as_everything_else() {
+    let root = tempfile::tempdir().unwrap();
+    let mut lake = lake(root.path(), None);
+    let mut deliver = async |member: Member| {
+        assert_eq!(lake.deliver(&[member]).await, [Delivery::Confirmed]);
+        files(root.path()).iter().filter(|name| name.ends_with(".gz")).count()
+    };
+    // A clock that stands months back is set.
+    assert_eq!(deliver(guessed(member(0, NOON - 300 * DAY, 10))).await, 1);
+    assert_eq!(deliver(member(10, NOON, 10)).await, 2);
+    assert_eq!(deliver(member(20, NOON + 30 * DAY, 10)).await, 3);
+    assert_eq!(deliver(member(30, NOON + 31 * DAY, 10)).await, 2, "it, and the day on which it was set");
+}
+
+#[tokio::test]
+async fn a_guess_removes_nothing_by_its_age() {
+    let root = tempfile::tempdir().unwrap();
+    let mut lake = lake(root.path(), None);
+    let mut deliver = async |member: Member| {
+        assert_eq!(lake.deliver(&[member]).await, [Delivery::Confirmed]);
+        files(root.path()).iter().filter(|name| name.ends_with(".gz")).count()
+    };
+    for day in 0..=30 {
+        deliver(member(u64::try_from(day).unwrap() * 10, NOON + day * DAY, 10)).await;
+    }
+    assert_eq!(deliver(member(310, NOON + 30 * DAY, 10)).await, 32);
+    // A clock that is years ahead.
+    assert_eq!(deliver(guessed(member(320, NOON + 3_000 * DAY, 10))).await, 32, "31 days and no more");
 }

@@ -94,12 +94,7 @@ pub fn stored_len(bytes: &[u8]) -> Option<usize> {
     let [version, _, codec, ..] = *bytes else { return None };
     let fields = fields(version, bytes.get(CRC.end..)?)?;
     let header_len = bytes.len() - fields.rest.len();
-    let stored = match fields.stored_len {
-        Some(stored) => stored,
-        None if codec == CODEC_PLAIN => fields.body_len,
-        None => return None,
-    };
-    header_len.checked_add(stored)
+    header_len.checked_add(fields.stored(codec)?)
 }
 
 /// A value whose checksum is right.
@@ -125,6 +120,13 @@ struct Fields<'a> {
     earliest_ms: i64,
     latest_ms: i64,
     rest: &'a [u8],
+}
+
+impl Fields<'_> {
+    /// Bytes behind the header, where that is known.
+    fn stored(&self, codec: u8) -> Option<usize> {
+        self.stored_len.or((codec == CODEC_PLAIN).then_some(self.body_len))
+    }
 }
 
 fn fields(version: u8, mut rest: &[u8]) -> Option<Fields<'_>> {
@@ -183,7 +185,7 @@ pub fn open(value: &[u8]) -> Result<Opened<'_>, BlockError> {
     };
     let rest = value.get(CRC.end..).unwrap_or_default();
     let fields = fields(version, rest).ok_or(BlockError::Malformed)?;
-    if fields.stored_len.is_some_and(|stored| stored != fields.rest.len()) {
+    if fields.stored(codec).is_some_and(|stored| stored != fields.rest.len()) {
         return Err(BlockError::Malformed);
     }
     let key = match fields.key {

@@ -65,7 +65,7 @@ pub struct Header {
     pub kind: Kind,
     /// First four bytes of the boot id: tells which boot's monotonic time the stamps are.
     pub boot_tag: u32,
-    /// Which clock anchor the wall times are told by; 0 until an anchor is known.
+    /// Revision of the clock's anchors when it was written; 0 until one is known.
     pub clock_epoch: u32,
     pub generation: u32,
     pub first_n: u32,

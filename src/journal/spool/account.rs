@@ -1,23 +1,19 @@
 //! What the manifest knows of the numbers around an uplink's cursor.
 
-use std::collections::BTreeMap;
-
 use super::Spool;
-use crate::journal::manifest::{Record, State};
+use crate::journal::manifest::{Missing, Record, State};
 use crate::journal::proof::{Facts, Given};
 use crate::journal::tally::Around;
-use crate::journal::types::{GapCause, Seq};
+use crate::journal::types::Seq;
 
 impl Spool {
     /// What the manifest says of every generation; the uplinks' places are not its business.
     pub fn facts(&self, watermark: Seq) -> Facts {
         let state = self.state();
         let manifest = &state.manifest;
-        let given = |(&generation, record): (&u32, &Record)| Given {
-            generation,
-            state: record.state,
-            readings: given(generation, record, watermark),
-            missing: record.missing.clone(),
+        let given = |(&generation, record): (&u32, &Record)| {
+            let count = given(generation, record, watermark);
+            Given { generation, record: Record { count, ..record.clone() } }
         };
         let generations = manifest.generations.iter().map(given).collect();
         Facts { epoch: manifest.epoch, gone: manifest.gone, generations, uplinks: Vec::new() }
@@ -37,13 +33,18 @@ impl Spool {
         for (&number, record) in &manifest.generations {
             let count = given(number, record, watermark);
             around.given += u64::from(count);
-            let passed = match number.cmp(&cursor.generation()) {
+            let from = match number.cmp(&cursor.generation()) {
                 std::cmp::Ordering::Less => count,
-                std::cmp::Ordering::Equal => count.min(cursor.n()),
+                std::cmp::Ordering::Equal => cursor.n(),
                 std::cmp::Ordering::Greater => 0,
             };
-            around.behind += u64::from(passed);
-            ahead(record, passed, count, &mut around);
+            // Also for the head, whose record does not know its count yet.
+            let passed = match record.summaries {
+                None => u64::from(from.min(count)),
+                Some(_) => record.told_before(from),
+            };
+            around.behind += passed;
+            ahead(record, from, count, &mut around);
         }
         around
     }
@@ -58,33 +59,25 @@ fn given(number: u32, record: &Record, watermark: Seq) -> u32 {
     }
 }
 
-/// Adds the numbers `from` to `count` - 1 of one generation.
+/// Adds what is at position `from` of one generation and after it.
 fn ahead(record: &Record, from: u32, count: u32, around: &mut Around) {
-    let mut rest = u64::from(count.saturating_sub(from));
-    for missing in &record.missing {
-        let (first, last) = (missing.first.max(from), missing.last.min(count.saturating_sub(1)));
-        if count == 0 || first > last {
-            continue;
-        }
-        let numbers = u64::from(last - first) + 1;
-        rest = rest.saturating_sub(numbers);
-        add(&mut around.missing, missing.cause, numbers);
-        // Of a part it is not known how many each device gave.
-        if (first, last) == (missing.first, missing.last) {
-            for (device, count) in &missing.devices {
-                add(around.devices.entry(device.clone()).or_default(), missing.cause, *count);
-            }
-        }
+    if record.summaries.is_some() {
+        let gaps = record.gaps_behind_summaries().filter(|(at, _)| *at >= from);
+        gaps.for_each(|(_, missing)| around.tell(missing));
+        return;
     }
-    match record.state {
-        // Nothing is there to be read: what no cause is known for is lost.
-        State::Quarantined | State::Evicted => add(&mut around.missing, GapCause::Lost, rest),
-        _ => around.queued += rest,
+    let mut missing = Vec::new();
+    if from < count {
+        record.tell_missing(from, count, &mut missing);
     }
-}
-
-fn add(sums: &mut BTreeMap<GapCause, u64>, cause: GapCause, count: u64) {
-    if count > 0 {
-        *sums.entry(cause).or_default() += count;
+    if !matches!(record.state, State::Quarantined | State::Evicted) {
+        // What the record does not know of is there to be read.
+        let known = |missing: &Missing| {
+            record.missing.iter().any(|known| known.first <= missing.first && missing.last <= known.last)
+        };
+        missing.retain(known);
     }
+    let numbers = u64::from(count.saturating_sub(from));
+    around.queued += numbers.saturating_sub(missing.iter().map(Missing::count).sum());
+    missing.iter().for_each(|missing| around.tell(missing));
 }

@@ -62,9 +62,15 @@ impl Spool {
             about.to_string().as_bytes(),
             sealer,
         );
-        if made.is_err() {
+        if let Err(error) = &made {
             let mut state = self.state();
-            update(&mut state.manifest, number, |record| record.state = State::Void);
+            if error.trouble().is_some() && state.manifest.next_generation == number.saturating_add(1) {
+                // Nobody has a number of it, and a full disk would use up many: the next attempt makes it anew.
+                state.manifest.generations.remove(&number);
+                state.manifest.next_generation = number;
+            } else {
+                update(&mut state.manifest, number, |record| record.state = State::Void);
+            }
         }
         made.map(Arc::new)
     }

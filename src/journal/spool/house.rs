@@ -43,10 +43,10 @@ pub struct Verified {
     /// Bytes of the values, headers included.
     pub bytes: u64,
     pub missing: u64,
-    /// Readings in values that are whole, and sealed with a key that is not at hand.
-    pub sealed: u64,
     /// Ranges of numbers that can be read, both ends included.
     pub found: Vec<(u32, u32)>,
+    /// Readings in values that are whole, and sealed with a key that is not at hand.
+    pub sealed: u64,
     pub damaged: Vec<(u32, BlockError)>,
 }
 
@@ -66,7 +66,14 @@ impl Verified {
 impl Spool {
     /// First number that is kept.
     pub fn oldest(&self) -> Option<Seq> {
-        self.record_at_or_after(0).map(|(number, _)| Seq::new(number, 0))
+        let state = self.state();
+        let kept = state.manifest.generations.iter().find(|(_, record)| record.state != State::Evicted);
+        kept.map(|(&number, _)| Seq::new(number, 0))
+    }
+
+    /// The head's number and its bytes on disk.
+    pub fn head_bytes(&self) -> Option<(u32, u64)> {
+        self.state().head.as_ref().map(|head| (head.number(), head.bytes()))
     }
 
     /// Readings at or after `cursor` and before `watermark`; what was thinned is none any more.
@@ -82,7 +89,10 @@ impl Spool {
                 record.count
             };
             let from = if number == cursor.generation() { cursor.n() } else { 0 };
-            u64::from(count.saturating_sub(from))
+            let missing = record.missing.iter().filter(|missing| missing.last >= from);
+            let missing: u64 =
+                missing.map(|missing| u64::from(missing.last - missing.first.max(from)) + 1).sum();
+            u64::from(count.saturating_sub(from)).saturating_sub(missing)
         });
         counts.sum()
     }
@@ -194,7 +204,13 @@ impl Spool {
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let tail = self.tail(number)?;
         let mut verified = Verified { generation: number, ..Verified::default() };
+        let summaries = self.state().manifest.generations.get(&number).and_then(|record| record.summaries);
+        let limit = summaries.map_or(limit, |summaries| summaries.count);
         let keys = self.keyring.keys();
+        let decode = |value: &[u8]| match summaries {
+            None => block::decode(value, &keys, &mut Vec::new()),
+            Some(_) => block::decode_summaries(value, &keys, &mut Vec::new()),
+        };
         let mut n = 0;
         loop {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -206,17 +222,22 @@ impl Spool {
                 verified.missing += u64::from(stored.first_n - n);
                 verified.blocks += 1;
                 verified.bytes += stored.value.len() as u64;
-                let opened = block::decode(&stored.value, &keys, &mut Vec::new());
+                let opened = decode(&stored.value);
                 match opened.and_then(|header| is_at(header, number, stored.first_n)) {
                     Err(BlockError::Sealed(_)) => {
                         let count = block::header(&stored.value).map_or(1, |header| header.count);
                         verified.sealed += u64::from(count);
                         n = stored.first_n + count;
+                        if summaries.is_none() {
+                            verified.found(stored.first_n, n);
+                        }
                     }
                     Ok(header) => {
-                        verified.readings += u64::from(header.count);
                         n = stored.first_n + header.count;
-                        verified.found(stored.first_n, n);
+                        if summaries.is_none() {
+                            verified.readings += u64::from(header.count);
+                            verified.found(stored.first_n, n);
+                        }
                     }
                     Err(error) => {
                         verified.damaged.push((stored.first_n, error));

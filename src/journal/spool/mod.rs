@@ -11,6 +11,7 @@
 //! ```
 
 mod account;
+mod evict;
 mod head;
 mod house;
 mod keyed;
@@ -31,8 +32,11 @@ use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
 use super::keys::{Keyring, Keys};
 use super::manifest::{Manifest, Record};
+use super::quota::Trouble;
+use super::types::CursorError;
 use crate::clock::Clock;
 
+pub use evict::Evicted;
 pub use head::Health;
 pub use house::{GenerationStatus, Verified};
 pub use keyed::Encryption;
@@ -57,10 +61,25 @@ pub enum OpenError {
     Directory { path: PathBuf, source: io::Error },
     #[error("cannot start a new generation in {path}: {source}; check free space and permissions")]
     Head { path: PathBuf, source: GenerationError },
+    #[error("{trouble}, and the journal in {path} cannot be opened; {}", .trouble.remedy())]
+    NoRoom { path: PathBuf, trouble: Trouble },
     #[error(transparent)]
     Keys(#[from] super::keys::KeyError),
     #[error(transparent)]
-    Cursors(#[from] super::types::CursorError),
+    Cursors(#[from] CursorError),
+}
+
+impl OpenError {
+    /// What is wrong with the disk, if that is the cause: it is worth trying again when the disk is well.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Directory { source, .. } => Trouble::of(source),
+            Self::Head { source, .. } => source.trouble(),
+            Self::NoRoom { trouble, .. } => Some(*trouble),
+            Self::Cursors(CursorError::Write { source, .. }) => Trouble::of(source),
+            Self::Cursors(_) | Self::Keys(_) => None,
+        }
+    }
 }
 
 pub struct Spool {
@@ -105,6 +124,10 @@ struct Tail {
 impl Spool {
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     #[cfg(test)]

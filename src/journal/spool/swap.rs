@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Weak;
 
 use super::{LANE, Spool, Tail, remove_dir};
-use crate::journal::manifest::{Manifest, Record};
+use crate::journal::manifest::{Manifest, Record, State};
 use crate::journal::salvage;
 
 /// A database that is the generation no more.
@@ -21,6 +21,10 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
+    pub(super) fn new(dir: PathBuf, held: Weak<Tail>) -> Self {
+        Self { dir, held }
+    }
+
     /// Removes it when nobody reads in it any more; `false`: somebody does, or it cannot be removed just now.
     pub(super) fn removed(&self) -> bool {
         self.held.strong_count() == 0 && remove_dir(&self.dir).is_ok()
@@ -78,7 +82,7 @@ impl Spool {
         drop(state);
         // sled may write and sync when it is closed: not under the lock.
         drop(tail);
-        let replaced = Replaced { dir: old, held };
+        let replaced = Replaced::new(old, held);
         if !replaced.removed() {
             self.state().replaced.push(replaced);
         }
@@ -90,7 +94,8 @@ impl Spool {
         for entry in fs::read_dir(self.dir.join(LANE))? {
             let entry = entry?;
             let Some((number, revision)) = salvage::directory(&entry.file_name()) else { continue };
-            if manifest.generations.get(&number).is_some_and(|record| record.revision != revision) {
+            let known = manifest.generations.get(&number);
+            if known.is_some_and(|record| record.state == State::Evicted || record.revision != revision) {
                 remove_dir(&entry.path())?;
             }
         }

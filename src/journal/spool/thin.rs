@@ -158,7 +158,8 @@ impl Spool {
                     record.summaries = Some(thinned.summaries);
                     record.missing.clone_from(&thinned.missing);
                     record.bytes = thinned.after;
-                    record.sealed = thinned.key.map(|key| Sealed { key, withheld: false });
+                    let withheld = record.sealed.is_some_and(|sealed| sealed.withheld);
+                    record.sealed = thinned.key.map(|key| Sealed { key, withheld });
                 })
             }
             _ => Ok(false),
@@ -222,6 +223,12 @@ impl Spool {
                     Err(BlockError::Checksum) if self.may_condemn(number) => {
                         let cause = format!("the summaries at {} are damaged", stored.first_n);
                         return Err(self.condemn(number, &cause));
+                    }
+                    Err(BlockError::Sealed(_)) => {
+                        // Their readings are told of as thinned; they themselves are kept for when the key is back.
+                        self.keep_withheld(number).map_err(|error| failed(error.into()))?;
+                        k = known.count;
+                        break;
                     }
                     Err(error) => {
                         tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");

@@ -6,7 +6,7 @@ use crate::journal::tally::Tally;
 
 /// Confirms `count` readings from where the cursor stands.
 fn deliver(cursor: &UplinkCursor, to: Seq, count: u64) {
-    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(bounds).unwrap();
     cursor.confirm(bounds, Tally { delivered: count, ..Tally::default() }).unwrap();
 }
@@ -23,7 +23,7 @@ fn require(journal: &Journal) {
         if let Some(mut known) = journal.generations().into_iter().find(|g| g.generation == given.generation)
             && matches!(known.state, GenerationState::Open | GenerationState::Sealed)
         {
-            known.readings = given.readings;
+            known.readings = given.record.count;
             readable.insert(given.generation, journal.verify(&known).unwrap().found);
         }
     }
@@ -89,7 +89,7 @@ async fn a_batch_that_is_sent_again_after_a_crash_counts_once() {
     let running = rig.start();
     running.store("bike-1", 0..100).await;
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
-    let batch = Bounds { from: cursor.cursor(), to: Seq::new(1, 60), fixed_ms: 5 };
+    let batch = Bounds { from: cursor.cursor(), to: Seq::new(1, 60), fixed_ms: 5, clock: 0, guessed: false };
     let tally = Tally { delivered: 60, ..Tally::default() };
     cursor.begin(batch).unwrap();
     // Confirmed, and the confirmation not yet written: it is due only with the next bounds or after some seconds.
@@ -192,5 +192,35 @@ async fn what_is_lost_ahead_of_the_cursor_is_in_the_sum() {
     let sum = account.queued + account.missing.values().sum::<u64>();
     assert_eq!((account.durable, sum), (100, 100));
     require(&running.journal);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_gave_way_to_summaries_is_in_the_sum_wherever_the_cursor_stands() {
+    let rig = Rig::new(1_000_000);
+    let running = rig.start();
+    let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
+    for round in 0..160i64 {
+        running.store("bike-1", round * 1000..(round + 1) * 1000).await;
+    }
+    let thinned = running.journal.thin_one().unwrap();
+    assert!(matches!(thinned, Thinning::Done(_)), "{thinned:?}");
+    let account = running.journal.account(&cursor);
+    let thinned = account.missing[&GapCause::Thinned];
+    assert!(account.adds_up && thinned > 0, "{account:?}");
+    assert_eq!(account.devices["bike-1"][&GapCause::Thinned], thinned);
+    require(&running.journal);
+    // Among the summaries, then behind them.
+    let first = cursor.cursor().generation();
+    let batch =
+        Bounds { from: cursor.cursor(), to: Seq::new(first, 1), fixed_ms: 0, clock: 0, guessed: false };
+    cursor.begin(batch).unwrap();
+    cursor.confirm(batch, Tally::default()).unwrap();
+    require(&running.journal);
+    let rest = Bounds { from: batch.to, to: Seq::new(first + 1, 0), fixed_ms: 0, clock: 0, guessed: false };
+    cursor.begin(rest).unwrap();
+    cursor.confirm(rest, Tally { delivered: 0, told: [(GapCause::Thinned, thinned)].into() }).unwrap();
+    require(&running.journal);
+    assert_eq!(running.journal.account(&cursor).missing[&GapCause::Thinned], thinned);
     running.stop().await;
 }

@@ -139,6 +139,7 @@ async fn a_lost_key_is_told_stops_nothing_new_and_what_it_sealed_is_kept_until_i
     let verified = running.journal.verify(&running.journal.generations()[0]).unwrap();
     assert_eq!((verified.sealed, verified.readings, verified.missing), (2500, 0, 0));
     assert!(verified.damaged.is_empty());
+    assert_eq!(verified.found, [(0, 2499)], "a missing key is no damage");
     running.crash().await;
 
     // An uplink passes them; many generations later they are still there.
@@ -150,7 +151,7 @@ async fn a_lost_key_is_told_stops_nothing_new_and_what_it_sealed_is_kept_until_i
     }
     let cursor = running.journal.uplink("a", StartAt::Oldest).unwrap();
     let to = *running.journal.watch_watermark().borrow();
-    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0 };
+    let bounds = Bounds { from: cursor.cursor(), to, fixed_ms: 0, clock: 0, guessed: false };
     cursor.begin(bounds).unwrap();
     cursor.confirm(bounds, Tally::default()).unwrap();
     running.journal.keep_house();
@@ -208,5 +209,40 @@ async fn a_block_that_was_forged_or_put_elsewhere_is_lost_never_believed() {
         database.commit(&RealDisk, &[(key(at), blocks[(at / 10) as usize].value.to_vec())]).unwrap();
     }
     drop(database);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn summaries_are_sealed_as_the_readings_were_and_nothing_is_thinned_without_the_key() {
+    let rig = keyed(1 << 24);
+    let running = rig.start();
+    for round in 0..100 {
+        running.store("strap-of-anna", round * 1000..(round + 1) * 1000).await;
+    }
+    running.stop().await;
+    let path = rig.key_file.clone().unwrap();
+    let old = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+
+    let running = rig.start();
+    while let Thinning::Spared { .. } = running.journal.thin_one().unwrap() {}
+    assert!(running.journal.generations().iter().all(|generation| generation.window_s.is_none()));
+    running.stop().await;
+
+    let new = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{old}{new}")).unwrap();
+    let running = rig.start();
+    let key = running.journal.status().encryption.key;
+    let Thinning::Done(done) = running.journal.thin_one().unwrap() else { panic!("not thinned") };
+    assert_eq!(done.generation, 1);
+    assert_eq!(running.journal.generations()[0].sealed.map(|sealed| sealed.key), key);
+    let entries = everything(&running.journal, Seq(0));
+    let summed = entries.iter().filter_map(|entry| match entry {
+        Entry::Summary { device, summary, .. } if &**device == "strap-of-anna" => Some(u64::from(summary.n)),
+        _ => None,
+    });
+    assert_eq!(summed.sum::<u64>(), done.readings);
+    let directory = rig.dir.path().join("spool/raw");
+    assert!(!files_below(&directory).iter().any(|file| file.windows(8).any(|bytes| bytes == b"strap-of")));
     running.stop().await;
 }

@@ -46,6 +46,11 @@ pub(crate) struct Will {
 }
 
 impl Will {
+    /// Bytes it occupies.
+    pub(crate) fn size(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
     pub(crate) fn message(&self, origin: Origin, uptime_ms: u64) -> Message {
         let expires = self.expiry.map_or(0, |s| uptime_ms + u64::from(s) * 1000);
         let head = Head { qos: self.qos, retain: self.retain, origin, expires, properties: &self.properties };
@@ -68,6 +73,12 @@ pub(crate) enum Refusal {
     TooMany,
     #[error("authentication method not supported")]
     AuthMethod,
+    #[error("nothing can be stored at present")]
+    Busy,
+    #[error("too many connections of this address")]
+    Share,
+    #[error("this client reconnects too often")]
+    Throttled,
 }
 
 impl Refusal {
@@ -79,6 +90,9 @@ impl Refusal {
             Self::NotAuthorized => (5, 0x87),
             Self::TooMany => (3, 0x97),
             Self::AuthMethod => (5, 0x8C),
+            Self::Busy => (3, 0x89),
+            Self::Share => (3, 0x97),
+            Self::Throttled => (3, 0x9F),
         }
     }
 
@@ -90,6 +104,9 @@ impl Refusal {
             Self::NotAuthorized => "not_authorized",
             Self::TooMany => "too_many_connections",
             Self::AuthMethod => "auth_method",
+            Self::Busy => "nothing_can_be_stored",
+            Self::Share => "address_share",
+            Self::Throttled => "client_throttled",
         }
     }
 }

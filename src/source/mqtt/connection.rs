@@ -6,7 +6,10 @@
 //! client that takes nothing for [`WRITE_PATIENCE`] is closed. After the end, what was appended is still
 //! committed, and passed on to local subscribers once it is.
 
+mod control;
 mod ending;
+mod timer;
+mod weight;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,15 +17,17 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use ending::End;
 pub(crate) use ending::last_words;
 
 use super::ack::{self, Ack};
+use super::buffers::Share;
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
+use super::door::Guest;
 use super::intake::{Intake, Means, Pending, Rejected};
 use super::permission::Permissions;
 use super::publish::{Malformed, Publish, Qos, Version, frame};
@@ -35,15 +40,17 @@ use crate::journal::{Durable, Ticket};
 const READ_FIRST: usize = 4 << 10;
 const READ_MOST: usize = 32 << 10;
 /// Bytes that may wait to be written before nothing more is read from a client.
-const WRITE_MOST: usize = 64 << 10;
+const WRITE_MOST: usize = 16 << 10;
+/// Publishes that may wait for their commit while the pool of buffers is used up.
+const FEW: usize = 32;
+/// Bytes that a connection may take in before the others of its thread have their turn; and what a packet that is
+/// answered at once counts for, since such packets are small and come by the thousand.
+const TURN: usize = 16 << 10;
+const SMALL_PACKET: usize = 32;
 /// How long a client may take nothing of what is written to it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// A publisher that sent nothing for this long while its acknowledgements are pending waits for them.
-const STALL: Duration = Duration::from_millis(50);
 /// A publisher whose next publish follows its acknowledgements within this time is proven to wait for them.
 const PROVEN: Duration = Duration::from_millis(10);
-/// Longest time between two looks at the clock of a quiet connection.
-const QUIET: Duration = Duration::from_secs(3600);
 /// Who the client is and what was agreed on.
 pub(crate) struct Terms {
     pub owner: Owner,
@@ -55,6 +62,10 @@ pub(crate) struct Terms {
     pub keep_session: Option<Duration>,
     pub will: Option<Will>,
     pub orders: mpsc::Receiver<Order>,
+    /// Its place among the connections of its address, and among all; given back with the task's end.
+    pub guest: Guest,
+    #[expect(dead_code, reason = "held, not read")]
+    pub slot: OwnedSemaphorePermit,
 }
 
 pub(crate) struct Connection<R, W> {
@@ -63,6 +74,17 @@ pub(crate) struct Connection<R, W> {
     inbuf: BytesMut,
     /// Bytes a read may bring.
     read_size: usize,
+    /// What the buffers for reading and writing have been allocated.
+    allocated: (usize, usize),
+    share: Share,
+    /// Room is waited for.
+    starved: bool,
+    /// Since when a packet is incomplete, and its length.
+    incomplete: Option<(Instant, usize)>,
+    /// There is room for all of it.
+    granted: bool,
+    /// Bytes taken in since the others had their turn.
+    turn: usize,
     out: BytesMut,
     shared: Arc<Shared>,
     terms: Terms,
@@ -99,8 +121,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             read,
             write,
             more: !inbuf.is_empty(),
-            inbuf,
             read_size: READ_FIRST,
+            allocated: (inbuf.capacity(), 0),
+            inbuf,
+            share: Share::new(Arc::clone(&shared.buffers)),
+            starved: false,
+            incomplete: None,
+            granted: false,
+            turn: 0,
             out,
             shared,
             terms,
@@ -119,8 +147,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     pub(crate) async fn run(mut self, shutdown: watch::Receiver<bool>) {
         let end = match self.resume().await {
-            Ok(()) => self.serve(shutdown).await,
-            Err(HubError::Dead | HubError::Filters) => End::Router,
+            Ok(()) => {
+                let journal = self.shared.journal.clone();
+                tokio::select! {
+                    end = self.serve(shutdown) => end,
+                    // Also while it waits for room in the open group.
+                    () = journal.refused() => End::Refused,
+                }
+            }
+            Err(HubError::Dead | HubError::Filters | HubError::Subscribers) => End::Router,
         };
         self.finish(end).await;
     }
@@ -151,6 +186,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 // Seen before the look at what is durable: a commit after it wakes the loop again.
                 durable.mark_seen();
                 self.release();
+                self.give_way().await;
             }
             if draining && self.pending.is_empty() && self.out.is_empty() {
                 return End::Shutdown;
@@ -159,16 +195,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 let now = self.shared.clock.now().uptime_ms;
                 self.session.subscriber.pay(self.terms.client, &mut self.out, WRITE_MOST, now);
             }
+            let exhausted = self.account();
+            let may_read = !draining && !self.more && self.may_take_in();
+            let crowded = !self.granted && self.inbuf.len() >= READ_FIRST && !self.grant();
+            self.starved = crowded || exhausted && self.more;
+            let may_read = may_read && !crowded;
             let deadline = self.deadline();
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
             }
-            let may_read = !draining && !self.more && self.may_take_in();
             let may_deliver =
                 !draining && self.out.len() < WRITE_MOST && self.session.subscriber.ready(self.terms.client);
             if may_read {
                 // Moves what is left to the buffer's start when the rest of it is too short.
-                self.inbuf.reserve(self.read_size);
+                self.inbuf.reserve(if exhausted { READ_FIRST } else { self.read_size });
+                self.allocated.0 = self.allocated.0.max(self.inbuf.capacity());
             }
             let awaited = self.awaited();
             tokio::select! {
@@ -199,9 +240,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 },
                 message = self.session.subscriber.next(), if may_deliver => match message {
                     Ok(Some((topic, envelope))) => {
-                        let now = self.shared.clock.now().uptime_ms;
-                        let client = self.terms.client;
-                        self.session.subscriber.deliver(&topic, &envelope, client, &mut self.out, now);
+                        self.deliver(&topic, &envelope, exhausted);
                     }
                     Ok(None) => {}
                     Err(_) => return End::Router,
@@ -231,7 +270,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let in_flight = usize::from(self.shared.limits.in_flight);
         // MQTT 5 was told the limit, so exceeding it is an error that has to be seen.
         let answers = self.terms.client.version == Version::V5 || self.unanswered < in_flight;
+        if self.shared.buffers.exhausted() && (self.pending.len() >= FEW || self.shared.journal.full()) {
+            return false;
+        }
         answers && self.pending.len() <= in_flight.max(super::intake::STAGED) && self.out.len() < WRITE_MOST
+    }
+
+    /// Lets the other connections have their turn, if this one has had its own.
+    async fn give_way(&mut self) {
+        if self.turn >= TURN {
+            self.turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Takes in the complete packets of the buffer; what they stage is appended at once.
@@ -240,6 +290,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             let scanned = self.scan();
             // Also before an error: what came before it is taken.
             if !self.intake.is_empty() {
+                // What is staged is counted before it may have to wait for room in the journal.
+                self.account();
                 let before = self.pending.len();
                 let exchanges = &mut self.session.awaiting_release;
                 let metrics = &self.shared.metrics;
@@ -250,9 +302,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             match scanned? {
                 Scanned::Empty => {
                     self.more = false;
+                    self.await_rest();
                     return Ok(None);
                 }
-                Scanned::Full if self.may_take_in() => {}
+                Scanned::Full if self.may_take_in() => self.give_way().await,
                 Scanned::Full => return Ok(None),
                 Scanned::Control(control) => {
                     if let Some(end) = self.control(control).await {
@@ -305,6 +358,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     Ok(control) => break Ok(Scanned::Control(control)),
                     Err(error) => break Err(error.into()),
                 }
+                self.turn += SMALL_PACKET;
+                if self.turn >= TURN {
+                    break Ok(Scanned::Full);
+                }
                 continue;
             }
             if answers >= in_flight || self.intake.full() {
@@ -324,50 +381,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             at += packet.total;
         };
         self.inbuf.advance(at);
+        self.turn += at;
+        if at > 0 {
+            self.incomplete = None;
+            self.granted = false;
+        }
         if self.unanswered == 0 && answers > 0 {
             self.proven = self.answered.is_some_and(|at| self.last_read.duration_since(at) <= PROVEN);
         }
         scanned
-    }
-
-    async fn control(&mut self, control: Control) -> Option<End> {
-        let version = self.terms.client.version;
-        match control {
-            Control::Subscribe(pkid, filters) => {
-                let most = self.shared.limits.subscriptions;
-                let permissions = &self.terms.permissions;
-                let subscriber = &mut self.session.subscriber;
-                match subscriber.subscribe(filters, version, permissions, &self.shared.hub, most).await {
-                    Ok(codes) => {
-                        let refused = codes.iter().filter(|code| **code >= 0x80).count();
-                        self.shared.metrics.denied.inc_by(refused as u64);
-                        codec::write_suback(&mut self.out, version, pkid, &codes);
-                        None
-                    }
-                    Err(_) => Some(End::Router),
-                }
-            }
-            Control::Unsubscribe(pkid, filters) => {
-                match self.session.subscriber.unsubscribe(&filters).await {
-                    Ok(codes) => {
-                        codec::write_unsuback(&mut self.out, version, pkid, &codes);
-                        None
-                    }
-                    Err(_) => Some(End::Router),
-                }
-            }
-            Control::Disconnect { with_will, session_expiry } => {
-                if let Some(seconds) = session_expiry
-                    && self.terms.keep_session != Some(Duration::ZERO)
-                {
-                    self.terms.keep_session =
-                        (seconds != u32::MAX).then(|| Duration::from_secs(u64::from(seconds)));
-                }
-                Some(End::Graceful { with_will })
-            }
-            // The others are answered where they are read.
-            Control::PubAck(_) | Control::PubRel(_) | Control::Ping => None,
-        }
     }
 
     /// The group that the next answer waits for.
@@ -437,48 +459,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             self.last_write = Instant::now();
         }
         Ok(())
-    }
-
-    /// When the timer has something to look at. Busy connections reach their deadlines never: the timer is only
-    /// ever moved nearer here, and further when it fires.
-    fn deadline(&self) -> Instant {
-        let mut at = self.last_read + QUIET;
-        if !self.terms.keep_alive.is_zero() {
-            at = at.min(self.last_read + self.terms.keep_alive);
-        }
-        if self.unanswered > 0 && self.told.is_none() {
-            at = at.min(self.last_read + STALL);
-        }
-        if !self.out.is_empty() {
-            at = at.min(self.last_write.max(self.last_read) + WRITE_PATIENCE);
-        }
-        at
-    }
-
-    fn on_timer(&mut self) -> Option<End> {
-        let now = Instant::now();
-        let silent = now.duration_since(self.last_read);
-        // A client that is not read from (its limit is reached) cannot show that it lives.
-        if !self.terms.keep_alive.is_zero() && silent >= self.terms.keep_alive && self.may_take_in() {
-            return Some(End::Timeout);
-        }
-        if !self.out.is_empty() && now.duration_since(self.last_write.max(self.last_read)) >= WRITE_PATIENCE {
-            return Some(End::Timeout);
-        }
-        if self.unanswered > 0 && self.told.is_none() && silent >= STALL {
-            let newest = self.pending.iter().rev().find_map(|p| match p.wait {
-                Wait::Stored(ticket) => Some(ticket),
-                Wait::Refused(_) => None,
-            });
-            if let Some(ticket) = newest {
-                self.shared.journal.publisher_waits(ticket, self.proven);
-                self.told = Some(ticket);
-            }
-        }
-        if silent >= QUIET {
-            self.last_read = now;
-        }
-        None
     }
 }
 

@@ -17,11 +17,16 @@ use super::topic;
 
 /// Most QoS 1 messages on the way to one client.
 const WINDOW: usize = 100;
+/// Most retained messages that a session may be owed at once; what exceeds it is dropped.
+const OWED: usize = 10_000;
+/// What one of them, or one that is in flight, costs beside the message itself.
+const PLACE: usize = 80;
 
 /// The subscribing side of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriber {
     subscriptions: Vec<Subscription>,
+    filter_bytes: usize,
     link: Option<Link>,
     /// Retained messages that a new subscription is owed; shared bytes, bounded by the store of retained messages.
     owed: VecDeque<(Bytes, Bytes)>,
@@ -85,7 +90,10 @@ impl Subscriber {
                 return Ok(Err(0x97));
             }
             if self.link.is_none() {
-                self.link = Some(hub.attach().await?);
+                match hub.attach().await {
+                    Err(HubError::Subscribers) => return Ok(Err(0x97)),
+                    attached => self.link = Some(attached?),
+                }
             }
             if let Some(link) = self.link.as_mut() {
                 match link.subscribe(&wanted.filter).await {
@@ -96,11 +104,15 @@ impl Subscriber {
         }
         let new = known.is_none();
         if wanted.retain == RetainHandling::Always || (wanted.retain == RetainHandling::IfNew && new) {
-            self.owed.extend(hub.retained(&wanted.filter));
+            let room = OWED.saturating_sub(self.owed.len());
+            self.owed.extend(hub.retained(&wanted.filter).into_iter().take(room));
         }
         match known.and_then(|at| self.subscriptions.get_mut(at)) {
             Some(old) => *old = wanted,
-            None => self.subscriptions.push(wanted),
+            None => {
+                self.filter_bytes += wanted.filter.len();
+                self.subscriptions.push(wanted);
+            }
         }
         Ok(Ok(qos))
     }
@@ -113,7 +125,7 @@ impl Subscriber {
                 codes.push(0x11);
                 continue;
             };
-            self.subscriptions.swap_remove(at);
+            self.filter_bytes -= self.subscriptions.swap_remove(at).filter.len();
             if let Some(link) = self.link.as_mut() {
                 link.unsubscribe(filter).await?;
             }
@@ -136,11 +148,16 @@ impl Subscriber {
     ) -> Result<(), HubError> {
         if !self.subscriptions.is_empty() && !self.link.as_ref().is_some_and(Link::alive) {
             self.link = None;
-            let mut link = hub.attach().await?;
-            for subscription in &self.subscriptions {
-                link.subscribe(&subscription.filter).await?;
+            match self.relink(hub).await {
+                Ok(link) => self.link = Some(link),
+                // No room for them any more: better without subscriptions than not at all.
+                Err(HubError::Subscribers | HubError::Filters) => {
+                    self.subscriptions.clear();
+                    self.filter_bytes = 0;
+                    self.owed.clear();
+                }
+                Err(HubError::Dead) => return Err(HubError::Dead),
             }
-            self.link = Some(link);
         }
         let manner = Manner {
             version: client.version,
@@ -156,6 +173,21 @@ impl Subscriber {
             message::write(out, &client_topic(name), &opened, Manner { pkid: *pkid, ..manner })
         });
         Ok(())
+    }
+
+    async fn relink(&self, hub: &Hub) -> Result<Link, HubError> {
+        let mut link = hub.attach().await?;
+        for subscription in &self.subscriptions {
+            link.subscribe(&subscription.filter).await?;
+        }
+        Ok(link)
+    }
+
+    /// Bytes of its tables, without the messages themselves.
+    pub(crate) fn weight(&self) -> usize {
+        self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.filter_bytes
+            + (self.owed.capacity() + self.in_flight.capacity()) * PLACE
     }
 
     /// Does a router have its subscriptions?

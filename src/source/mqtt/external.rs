@@ -161,8 +161,16 @@ impl External {
         let mut failures = 0;
         let mut stopping = shutdown.clone();
         while !*shutdown.borrow_and_update() {
+            // What is not taken stays with that broker.
+            tokio::select! {
+                () = self.journal.admitted() => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
             let end = tokio::select! {
                 end = self.connection() => end,
+                () = self.journal.refused() => {
+                    End { worked: true, reason: "nothing can be stored at present".to_owned() }
+                }
                 _ = stopping.wait_for(|stop| *stop) => return,
             };
             self.state.connected.store(false, Ordering::Relaxed);

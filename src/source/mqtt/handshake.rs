@@ -1,22 +1,23 @@
 //! The beginning of a connection: its CONNECT, who it is, and the session it goes on with.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::codec::{self, BadConnect, Connect, Refusal, Welcome};
 use super::connection::{Connection, Terms, last_words};
 use super::delivery::Client;
+use super::door::Guest;
 use super::intake::ALIASES;
 use super::metrics::Metrics;
 use super::permission::{Permission, Permissions};
 use super::publish::{Malformed, Version, frame};
 use super::session::{Found, ORDERS, Owner, Session};
 use super::shared::Shared;
+use super::sources::Fault;
 use super::topic;
 use super::users::{User, valid_name};
 
@@ -27,13 +28,18 @@ const CONNECT_FIRST: usize = 512;
 /// Largest CONNECT: nothing bigger is held for a peer that has not shown who it is.
 const CONNECT_MOST: usize = 16 << 10;
 
+/// How long whoever gives a wrong secret, or reconnects without end, waits for the answer. Such waits take places of
+/// handshakes, so an address has few of them at once.
+const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+
 /// How a connection came in.
 pub(super) struct Came {
     pub anonymous: bool,
     /// The name in its certificate.
     pub certificate: Option<String>,
-    /// `None`: the limit of connections is reached.
-    pub slot: Option<OwnedSemaphorePermit>,
+    pub guest: Guest,
+    /// Resolves when its place is needed for somebody else.
+    pub given_up: oneshot::Receiver<()>,
     pub deadline: tokio::time::Instant,
 }
 
@@ -49,39 +55,98 @@ pub(super) async fn begin<R, W>(
     W: AsyncWrite + Unpin,
 {
     let mut inbuf = BytesMut::with_capacity(CONNECT_FIRST);
-    let first = tokio::time::timeout_at(came.deadline, first_packet(&mut read, &mut inbuf, &shared)).await;
-    let mut out = BytesMut::new();
-    let connect = match first {
+    let Came { anonymous, certificate, guest, given_up, deadline } = came;
+    let mut stop = shutdown.clone();
+    let known = Known { anonymous, certificate };
+    let introduced = tokio::select! {
+        introduced = introduce(&shared, (&mut read, &mut inbuf), known, guest, deadline) => introduced,
+        // Counted where it was given up.
+        _ = given_up => return,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    match introduced {
+        Introduced::Welcome(admitted) => {
+            let _connected = Connected::new(&shared.metrics);
+            let (terms, agreed, found) = *admitted;
+            let (session, present) = claim(found, &agreed).await;
+            let mut out = BytesMut::new();
+            let connack = Welcome { session_present: present, ..agreed.connack };
+            codec::write_connack(&mut out, terms.client.version, connack);
+            Connection::new(read, write, (inbuf, out), shared, terms, session).run(shutdown).await;
+        }
+        Introduced::Refused(version, refusal, _guest) => {
+            refuse(&shared, &mut read, &mut write, version, refusal).await;
+        }
+        Introduced::Gone => {}
+    }
+}
+
+/// What came of a handshake.
+enum Introduced {
+    Welcome(Box<(Terms, Agreed, Found)>),
+    /// The place is kept until the answer is out.
+    Refused(Option<Version>, Refusal, Guest),
+    /// Nothing is to be said.
+    Gone,
+}
+
+/// What is known of a client beside its CONNECT.
+struct Known {
+    anonymous: bool,
+    certificate: Option<String>,
+}
+
+/// Reads the CONNECT and decides on it.
+async fn introduce<R: AsyncRead + Unpin>(
+    shared: &Shared,
+    (read, inbuf): (&mut R, &mut BytesMut),
+    known: Known,
+    guest: Guest,
+    deadline: tokio::time::Instant,
+) -> Introduced {
+    let connect = match tokio::time::timeout_at(deadline, first_packet(read, inbuf, shared)).await {
         Err(_) => {
-            Metrics::count(&shared.metrics.refused_connects, "handshake_timeout");
-            return;
+            guest.note(Fault::Unfinished);
+            Metrics::count(&shared.metrics.refused_connects, Fault::Unfinished.cause());
+            return Introduced::Gone;
         }
         Ok(Err(First::Closed)) => {
             Metrics::count(&shared.metrics.refused_connects, "closed");
-            return;
+            return Introduced::Gone;
         }
         Ok(Err(First::Bad(BadConnect::Malformed(error)))) => {
+            guest.note(Fault::Malformed);
             Metrics::count(&shared.metrics.malformed, error.cause());
-            return;
+            return Introduced::Gone;
         }
         Ok(Err(First::Bad(BadConnect::Refused(refusal)))) => {
-            return refuse(&shared, &mut read, &mut write, None, refusal).await;
+            return Introduced::Refused(None, refusal, guest);
         }
         Ok(Ok(connect)) => connect,
     };
     let version = connect.version;
-    match admit(&shared, connect, &came) {
-        Ok(admitted) => {
-            let _connected = Connected::new(&shared.metrics);
-            let (terms, welcome, found) = admitted;
-            let (session, present) = claim(found, &welcome).await;
-            codec::write_connack(&mut out, version, Welcome { session_present: present, ..welcome.connack });
-            let connection = Connection::new(read, write, (inbuf, out), shared, terms, session);
-            connection.run(shutdown).await;
+    let (refusal, guest) = match admit(shared, connect, known, guest) {
+        Ok(admitted) => return Introduced::Welcome(Box::new(admitted)),
+        Err(refused) => refused,
+    };
+    let answered = match refusal {
+        Refusal::Credentials | Refusal::NotAuthorized => guest.wrong_secret(),
+        Refusal::Throttled => {
+            guest.note(Fault::Reconnects);
+            true
         }
-        Err(refusal) => refuse(&shared, &mut read, &mut write, Some(version), refusal).await,
+        Refusal::Share => {
+            guest.note(Fault::Share);
+            return Introduced::Refused(Some(version), refusal, guest);
+        }
+        _ => return Introduced::Refused(Some(version), refusal, guest),
+    };
+    tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + REFUSAL_DELAY)).await;
+    if !answered {
+        Metrics::count(&shared.metrics.refused_connects, refusal.cause());
+        return Introduced::Gone;
     }
-    drop(came.slot);
+    Introduced::Refused(Some(version), refusal, guest)
 }
 
 /// Counts an open connection.
@@ -154,32 +219,31 @@ struct Agreed {
 }
 
 /// Decides on a CONNECT and claims its session.
-fn admit(shared: &Shared, connect: Connect, came: &Came) -> Result<(Terms, Agreed, Found), Refusal> {
-    if came.slot.is_none() {
-        return Err(Refusal::TooMany);
-    }
-    if connect.authentication {
-        return Err(Refusal::AuthMethod);
-    }
-    let permissions = authenticate(shared, &connect, came)?;
-    if let Some(will) = &connect.will {
-        let topic = std::str::from_utf8(&will.topic).ok().filter(|topic| topic::valid_name(topic));
-        if topic.is_none_or(|topic| permissions.publish(topic) == Permission::Denied) {
-            return Err(Refusal::NotAuthorized);
-        }
-    }
-    let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
-    let assigned = if connect.client_id.is_empty() {
-        if connect.version == Version::V4 && !connect.clean {
-            return Err(Refusal::ClientId);
-        }
-        Some(assigned_id(number))
-    } else if connect.client_id.len() > topic::MAX_TOPIC || connect.client_id.contains('\0') {
-        return Err(Refusal::ClientId);
-    } else {
-        None
+fn admit(
+    shared: &Shared,
+    connect: Connect,
+    known: Known,
+    mut guest: Guest,
+) -> Result<(Terms, Agreed, Found), (Refusal, Guest)> {
+    let permissions = match permitted(shared, &connect, &known) {
+        Ok(permissions) => permissions,
+        Err(refusal) => return Err((refusal, guest)),
     };
+    if shared.journal.admission().borrow().is_refused() {
+        return Err((Refusal::Busy, guest));
+    }
+    let number = guest.number();
+    let assigned = connect.client_id.is_empty().then(|| assigned_id(number));
     let client_id = assigned.clone().unwrap_or(connect.client_id);
+    if assigned.is_none() && !guest.may_reconnect(&client_id) {
+        return Err((Refusal::Throttled, guest));
+    }
+    let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() else {
+        return Err((Refusal::TooMany, guest));
+    };
+    if !guest.settle() {
+        return Err((Refusal::Share, guest));
+    }
     let owner = Owner { user: permissions.name().map(str::to_owned), client_id };
     let (orders_in, orders) = mpsc::channel(ORDERS);
     let found = shared.registry.claim(&owner, number, orders_in);
@@ -200,6 +264,8 @@ fn admit(shared: &Shared, connect: Connect, came: &Came) -> Result<(Terms, Agree
         keep_session,
         will: connect.will,
         orders,
+        guest,
+        slot,
     };
     let connack = Welcome {
         session_present: false,
@@ -212,8 +278,28 @@ fn admit(shared: &Shared, connect: Connect, came: &Came) -> Result<(Terms, Agree
     Ok((terms, Agreed { clean: connect.clean, connack }, found))
 }
 
-fn authenticate(shared: &Shared, connect: &Connect, came: &Came) -> Result<Permissions, Refusal> {
-    match (&connect.login, &came.certificate) {
+/// Who the client is and what it may do, if what its CONNECT asks for is possible at all.
+fn permitted(shared: &Shared, connect: &Connect, known: &Known) -> Result<Permissions, Refusal> {
+    if connect.authentication {
+        return Err(Refusal::AuthMethod);
+    }
+    let permissions = authenticate(shared, connect, known)?;
+    if let Some(will) = &connect.will {
+        let topic = std::str::from_utf8(&will.topic).ok().filter(|topic| topic::valid_name(topic));
+        if topic.is_none_or(|topic| permissions.publish(topic) == Permission::Denied) {
+            return Err(Refusal::NotAuthorized);
+        }
+    }
+    let unnamed = connect.client_id.is_empty() && connect.version == Version::V4 && !connect.clean;
+    if unnamed || connect.client_id.len() > topic::MAX_TOPIC || connect.client_id.contains('\0') {
+        return Err(Refusal::ClientId);
+    }
+    Ok(permissions)
+}
+
+/// A secret costs one SHA-256 to check: it has 128 random bits, so a slow hash would only give attackers a lever.
+fn authenticate(shared: &Shared, connect: &Connect, known: &Known) -> Result<Permissions, Refusal> {
+    match (&connect.login, &known.certificate) {
         (Some((name, secret)), _) if !secret.is_empty() => {
             shared.users.verify(name, secret).map(Permissions::Device).ok_or(Refusal::Credentials)
         }
@@ -222,7 +308,7 @@ fn authenticate(shared: &Shared, connect: &Connect, came: &Came) -> Result<Permi
             let granted = shared.users.get(name);
             Ok(Permissions::Device(granted.unwrap_or_else(|| Arc::new(User::plain(name)))))
         }
-        (None, None) if came.anonymous => Ok(Permissions::Everything),
+        (None, None) if known.anonymous => Ok(Permissions::Everything),
         (None, None) => Err(Refusal::NotAuthorized),
         _ => Err(Refusal::Credentials),
     }

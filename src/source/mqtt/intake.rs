@@ -23,6 +23,8 @@ use crate::reading::{DeviceId, Reading, Source};
 
 /// Topics remembered per connection; beyond it the memory starts anew.
 const TOPICS: usize = 256;
+/// What a remembered topic costs beside its name, which is kept twice.
+const TOPIC_COST: usize = 128;
 /// Topic aliases a client may set (announced in CONNACK).
 pub(crate) const ALIASES: u16 = 16;
 /// Publishes taken in before an append, so that one socket read with very small packets stays bounded.
@@ -104,6 +106,9 @@ pub(crate) struct Intake {
     refusals: Vec<Refusal>,
     appended: Vec<Appended>,
     held_bytes: usize,
+    /// Of the topics that were looked at.
+    name_bytes: usize,
+    alias_bytes: usize,
 }
 
 impl Intake {
@@ -113,6 +118,26 @@ impl Intake {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.staged.is_empty() && self.refusals.is_empty()
+    }
+
+    /// Bytes of its tables and staging areas. What is held for subscribers is counted elsewhere.
+    pub(crate) fn weight(&self) -> usize {
+        self.name_bytes
+            + self.alias_bytes
+            + self.staged.capacity() * size_of::<Staged>()
+            + self.readings.capacity() * size_of::<Reading>()
+            + self.appended.capacity() * size_of::<Appended>()
+    }
+
+    /// Gives back what only speeds things up.
+    pub(crate) fn shrink(&mut self) {
+        self.names = HashMap::new();
+        self.verdicts = Vec::new();
+        self.name_bytes = 0;
+        self.staged.shrink_to_fit();
+        self.readings.shrink_to_fit();
+        self.appended.clear();
+        self.appended.shrink_to_fit();
     }
 
     /// Reads one publish into the staging area.
@@ -176,7 +201,7 @@ impl Intake {
             ))
         );
         let message = if !refused && (publish.retain || means.hub.wanted()) {
-            self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means.metrics)
+            self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means)
         } else {
             None
         };
@@ -227,11 +252,12 @@ impl Intake {
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
 
-    fn hold(&mut self, message: Message, metrics: &Metrics) -> Option<Box<Message>> {
+    fn hold(&mut self, message: Message, means: &Means<'_>) -> Option<Box<Message>> {
         if self.held_bytes + message.size() > HELD_BYTES {
-            metrics.relay_dropped.inc();
+            means.metrics.relay_dropped.inc();
             return None;
         }
+        let message = means.hub.admit(message)?;
         self.held_bytes += message.size();
         Some(Box::new(message))
     }
@@ -243,6 +269,8 @@ impl Intake {
         if !topic.is_empty() {
             self.aliases.resize(usize::from(ALIASES) + 1, None);
             if let Some(slot) = self.aliases.get_mut(usize::from(alias)) {
+                self.alias_bytes -= slot.as_ref().map_or(0, |old| old.len());
+                self.alias_bytes += topic.len();
                 *slot = Some(topic.into());
             }
         }
@@ -264,7 +292,9 @@ impl Intake {
         if self.verdicts.len() >= TOPICS {
             self.names.clear();
             self.verdicts.clear();
+            self.name_bytes = 0;
         }
+        self.name_bytes += TOPIC_COST + 2 * name.len();
         self.last = self.verdicts.len();
         self.names.insert(name.into(), self.last);
         self.verdicts.push((name.into(), verdict));

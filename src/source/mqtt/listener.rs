@@ -2,30 +2,34 @@
 //!
 //! Promises: both ports are bound when [`Listener::bind`] returns; nothing that one peer does or leaves undone keeps
 //! another from connecting (the handshake of TCP, TLS and MQTT runs in the connection's own task, under one
-//! deadline); every refusal says why, as far as the protocol can; anonymous clients come in on a loopback address
-//! only.
+//! deadline; how many there may be, and of whom, the [`super::door`] knows); every refusal says why, as far as the
+//! protocol can; anonymous clients come in on a loopback address only. Accepting goes on whatever happens, also when
+//! descriptors have run out; connections are bounded below that limit.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::codec::Refusal;
+use super::buffers::Buffers;
+use super::descriptors::{self, Tight};
+use super::door::{Door, Guest};
 use super::handshake::{Came, begin};
 use super::mapping::Mappings;
 use super::metrics::Metrics;
 use super::refused::{Refused, Ring};
-use super::router::Hub;
+use super::router::{Hub, HubLimits};
 use super::session::Registry;
 use super::shared::{Limits, Shared};
+use super::sources::{Fault, Rules};
 use super::tls::{self, TlsError};
 use super::users::{Users, UsersError};
 use crate::clock::Clock;
@@ -36,6 +40,10 @@ use crate::journal::Journal;
 const SWEEP: Duration = Duration::from_secs(2);
 /// Wait after a failed accept (out of descriptors): the failure would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is told.
+const ACCEPT_TOLD: Duration = Duration::from_secs(60);
+/// Bytes that rustls encrypts ahead of what the socket takes.
+const TLS_BUFFER: usize = 4 << 10;
 
 /// What the listener needs.
 pub struct Deps {
@@ -44,6 +52,8 @@ pub struct Deps {
     pub mappings: Arc<Mappings>,
     /// Where the device store is.
     pub state_dir: PathBuf,
+    /// Memory for what connections hold beyond their own shares, bytes ([`config::Account::buffers`]).
+    pub buffers: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +78,15 @@ pub struct Status {
     pub bind: Option<SocketAddr>,
     pub tls_bind: Option<SocketAddr>,
     pub connections: i64,
+    /// Connections that have not said who they are yet.
+    pub handshakes: i64,
+    /// Connections turned away, by cause.
+    pub refused_connects: BTreeMap<&'static str, u64>,
+    pub auth_failures: u64,
+    /// Addresses that were refused new connections within the last minute.
+    pub throttled_addresses: i64,
+    /// What is left of the memory for connections' buffers; while it is used up they are read from more slowly.
+    pub buffers_left_bytes: i64,
     pub subscribers: i64,
     pub publishes: u64,
     pub readings: u64,
@@ -102,6 +121,11 @@ impl Handle {
             bind: self.bind,
             tls_bind: self.tls_bind,
             connections: metrics.connections.get(),
+            handshakes: metrics.handshakes.get(),
+            refused_connects: metrics.refusals(),
+            auth_failures: metrics.auth_failures.get(),
+            throttled_addresses: metrics.throttled_addresses.get(),
+            buffers_left_bytes: self.shared.buffers.left(),
             subscribers: metrics.subscribers.get(),
             publishes: metrics.publishes.get(),
             readings: metrics.readings.get(),
@@ -145,16 +169,38 @@ impl Listener {
             Some((address, acceptor)) => Some((listen("tls.bind", address).await?, acceptor)),
             None => None,
         };
-        let limits = Limits {
+        let mut limits = Limits {
             connections: settings.limits.connections,
+            handshakes: settings.limits.handshakes,
             packet_size: usize::try_from(settings.limits.packet_size.as_u64()).unwrap_or(usize::MAX),
             in_flight: settings.limits.in_flight.max(1),
             handshake: settings.limits.handshake,
             subscriptions: settings.limits.subscriptions,
         };
+        if let Err(Tight { limit, connections, handshakes }) =
+            descriptors::room(limits.connections, limits.handshakes)
+        {
+            tracing::warn!(
+                limit,
+                connections,
+                "the limit of open files is too low for the configured connections: raise LimitNOFILE"
+            );
+            (limits.connections, limits.handshakes) = (connections, handshakes);
+        }
         let metrics = Metrics::default();
-        let hub = Hub::start(limits.connections, settings.limits.topics, metrics.clone())
-            .map_err(BindError::Thread)?;
+        let rules = Rules {
+            connections: settings.limits.share().min(limits.connections),
+            new_per_second: settings.limits.new_per_second,
+            reconnects_per_minute: settings.limits.reconnects_per_minute,
+            failures_per_minute: settings.limits.auth_failures_per_minute,
+            handshakes: limits.handshakes,
+        };
+        let hub_limits = HubLimits {
+            subscribers: settings.limits.subscribers,
+            filters: settings.limits.filters,
+            topics: settings.limits.topics,
+        };
+        let hub = Hub::start(hub_limits, metrics.clone()).map_err(BindError::Thread)?;
         let handle = Handle {
             bind: plain.local_addr().ok(),
             tls_bind: tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
@@ -165,11 +211,13 @@ impl Listener {
                 hub,
                 registry: Registry::new(limits.connections),
                 users,
+                buffers: Arc::new(Buffers::new(deps.buffers)),
+                door: Arc::new(Door::new(rules, metrics.clone())),
+                slots: Arc::new(Semaphore::new(limits.connections)),
                 metrics,
                 ring: Ring::default(),
                 limits,
                 anonymous: settings.anonymous,
-                numbers: AtomicU64::new(0),
             }),
         };
         Ok(Self { plain, tls, handle })
@@ -183,9 +231,9 @@ impl Listener {
     /// acknowledged as it becomes durable, at most for `grace`.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>, grace: Duration) {
         let shared = self.handle.shared;
-        let slots = Arc::new(Semaphore::new(shared.limits.connections));
         let mut connections = JoinSet::new();
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut told: Option<Instant> = None;
         while !*shutdown.borrow_and_update() {
             let (accepted, acceptor) = tokio::select! {
                 accepted = self.plain.accept() => (accepted, None),
@@ -200,22 +248,27 @@ impl Listener {
                     continue;
                 }
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take a connection: check the limit of open files");
+                    Metrics::count(&shared.metrics.refused_connects, "accept");
+                    if told.is_none_or(|at| at.elapsed() >= ACCEPT_TOLD) {
+                        tracing::warn!(%error, "cannot take connections: check the limit of open files");
+                        told = Some(Instant::now());
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             shared.metrics.accepted.inc();
-            let slot = Arc::clone(&slots).try_acquire_owned().ok();
-            // Those beyond the limit are told so, but only as many as there may be connections.
-            if slot.is_none() && connections.len() >= shared.limits.connections * 2 {
-                Metrics::count(&shared.metrics.refused_connects, Refusal::TooMany.cause());
-                continue;
+            if let Some((guest, given_up)) = shared.door.arrive(peer.ip()) {
+                let arrived = Arrived { stream, acceptor, guest, given_up };
+                connections.spawn(welcome(Arc::clone(&shared), arrived, shutdown.clone()));
             }
-            connections.spawn(welcome(Arc::clone(&shared), stream, acceptor, slot, shutdown.clone()));
+            if shared.door.crowded(shared.limits.handshakes) {
+                // Those whose CONNECT is here already have their turn before more are taken.
+                tokio::task::yield_now().await;
+            }
         }
         drop((self.plain, self.tls));
         let drained = async { while connections.join_next().await.is_some() {} };
@@ -238,33 +291,45 @@ async fn accept_tls(
     }
 }
 
-/// The whole life of one connection.
-async fn welcome(
-    shared: Arc<Shared>,
+/// A connection that has just come in.
+struct Arrived {
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    slot: Option<OwnedSemaphorePermit>,
-    shutdown: watch::Receiver<bool>,
-) {
+    guest: Guest,
+    given_up: oneshot::Receiver<()>,
+}
+
+/// The whole life of one connection.
+async fn welcome(shared: Arc<Shared>, arrived: Arrived, shutdown: watch::Receiver<bool>) {
+    let Arrived { stream, acceptor, guest, mut given_up } = arrived;
     // Answers are small and go out together already.
     let _ = stream.set_nodelay(true);
     let deadline = tokio::time::Instant::now() + shared.limits.handshake;
     match acceptor {
         None => {
-            let anonymous = shared.anonymous;
+            let came = Came { anonymous: shared.anonymous, certificate: None, guest, given_up, deadline };
             let (read, write) = stream.into_split();
-            begin(shared, read, write, Came { anonymous, certificate: None, slot, deadline }, shutdown).await;
+            begin(shared, read, write, came, shutdown).await;
         }
         Some(acceptor) => {
-            let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, acceptor.accept(stream)).await else {
-                Metrics::count(&shared.metrics.refused_connects, "tls");
-                return;
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout_at(deadline, acceptor.accept(stream)) => accepted,
+                _ = &mut given_up => return,
             };
+            let mut stream = match accepted {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(_)) => return Metrics::count(&shared.metrics.refused_connects, "tls"),
+                Err(_) => {
+                    guest.note(Fault::Unfinished);
+                    return Metrics::count(&shared.metrics.refused_connects, "handshake_timeout");
+                }
+            };
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
             let certificates = stream.get_ref().1.peer_certificates();
             let certificate = certificates.and_then(|c| c.first()).and_then(tls::certificate_name);
+            let came = Came { anonymous: false, certificate, guest, given_up, deadline };
             let (read, write) = tokio::io::split(stream);
-            begin(shared, read, write, Came { anonymous: false, certificate, slot, deadline }, shutdown)
-                .await;
+            begin(shared, read, write, came, shutdown).await;
         }
     }
 }

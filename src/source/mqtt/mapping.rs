@@ -74,6 +74,13 @@ impl Mappings {
         Ok(Self { mappings: mappings.into_iter().map(Arc::new).collect(), shared: Arc::default() })
     }
 
+    /// Judges stamps of wearables by `window`; for before the first route is taken.
+    #[must_use]
+    pub fn judging_by(self, window: DeviceTimeWindow) -> Self {
+        let shared = Shared { window, metrics: self.shared.metrics.clone() };
+        Self { shared: Arc::new(shared), ..self }
+    }
+
     /// The route of a topic. `None`: nobody maps it, its messages are not readings.
     pub fn route(&self, topic: &str) -> Option<Route> {
         let mapping = self.mappings.iter().find(|mapping| mapping.filter.matches(topic))?;

@@ -8,8 +8,12 @@
 //! for `$`, which ends it if that byte begins a longer character.
 //!
 //! ```text
-//! flags u8 (bits 0-1 QoS, bit 2 retain) | origin u64 | expires u64 (uptime ms, 0 never) | n u32 | n bytes | payload
+//! flags u8 (bits 0-1 QoS, bit 2 retain) | origin u64 | expires u64 (uptime ms, 0 never) | n u32 | 43 bytes of 0 |
+//! n bytes | payload
 //! ```
+//!
+//! The zeros make the smallest message as large as what the router spends on keeping track of it, so that its logs,
+//! which count bytes, are bounded in memory.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -49,7 +53,8 @@ pub(crate) struct Head<'a> {
     pub properties: &'a [u8],
 }
 
-const FIXED: usize = 1 + 8 + 8 + 4;
+const FIXED: usize = 1 + 8 + 8 + 4 + FILL;
+const FILL: usize = 43;
 
 impl Message {
     pub(crate) fn new(topic: &[u8], payload: &[u8], head: Head<'_>) -> Self {
@@ -58,6 +63,7 @@ impl Message {
         out.put_u64(head.origin);
         out.put_u64(head.expires);
         out.put_u32(u32::try_from(head.properties.len()).unwrap_or(0));
+        out.put_bytes(0, FILL);
         out.put_slice(head.properties);
         out.put_slice(payload);
         Self {
@@ -101,6 +107,7 @@ pub(crate) fn open(envelope: &[u8]) -> Option<Opened<'_>> {
     let (origin, rest) = rest.split_first_chunk()?;
     let (expires, rest) = rest.split_first_chunk()?;
     let (n, rest) = rest.split_first_chunk()?;
+    let rest = rest.get(FILL..)?;
     let (properties, payload) = rest.split_at_checked(u32::from_be_bytes(*n) as usize)?;
     let qos = match flags & 0b11 {
         0 => Qos::AtMostOnce,

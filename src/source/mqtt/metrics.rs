@@ -1,10 +1,31 @@
 //! What the listener counts. Counters are incremented once per socket read or per event, not per message.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+/// Every cause that [`Metrics::refused_connects`] has.
+const REFUSALS: [&str; 15] = [
+    "accept",
+    "address_share",
+    "address_throttled",
+    "auth_method",
+    "client_id",
+    "client_throttled",
+    "closed",
+    "credentials",
+    "handshake_given_up",
+    "handshake_timeout",
+    "not_authorized",
+    "protocol",
+    "tls",
+    "too_many_connections",
+    "too_many_handshakes",
+];
 
 /// The one label some counters have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -17,6 +38,10 @@ pub struct Cause {
 pub struct Metrics {
     pub connections: Gauge,
     pub accepted: Counter,
+    /// Connections before their CONNECT.
+    pub handshakes: Gauge,
+    pub auth_failures: Counter,
+    pub throttled_addresses: Gauge,
     pub refused_connects: Family<Cause, Counter>,
     pub malformed: Family<Cause, Counter>,
     pub takeovers: Counter,
@@ -41,11 +66,21 @@ impl Metrics {
         family.get_or_create(&Cause { cause }).inc();
     }
 
+    /// Connections turned away, for the status. A cause that is missing has not occurred.
+    pub(crate) fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        let count = |cause| self.refused_connects.get(&Cause { cause }).map(|counter| (cause, counter.get()));
+        REFUSALS.iter().copied().filter_map(count).collect()
+    }
+
     pub fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("mqtt");
         r.register("connections", "Open MQTT connections", self.connections.clone());
         r.register("connections_accepted", "TCP connections taken", self.accepted.clone());
-        r.register("connects_refused", "CONNECTs turned away, by cause", self.refused_connects.clone());
+        r.register("connects_refused", "Connections turned away, by cause", self.refused_connects.clone());
+        r.register("handshakes", "Connections that have not said who they are yet", self.handshakes.clone());
+        r.register("auth_failures", "Wrong or missing secrets", self.auth_failures.clone());
+        let help = "Addresses that were refused new connections within the last minute";
+        r.register("throttled_addresses", help, self.throttled_addresses.clone());
         r.register(
             "malformed",
             "Connections closed for a malformed packet, by cause",

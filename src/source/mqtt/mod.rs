@@ -10,10 +10,15 @@
 //! identifiers (MQTT 5 clients are told); sessions and retained messages do not survive a restart.
 
 mod ack;
+mod buffers;
 mod codec;
 mod connection;
 mod delivery;
+mod descriptors;
+mod door;
 mod external;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod handshake;
 mod intake;
 mod listener;
@@ -27,12 +32,15 @@ mod refused;
 mod router;
 mod session;
 mod shared;
+mod sources;
 mod tls;
 mod topic;
 pub mod users;
 
 pub use ack::{Ack, Reason};
 pub use external::{External, ExternalError, ExternalHandle, ExternalStatus};
+#[cfg(any(test, fuzzing))]
+pub use fuzz::session;
 pub use listener::{BindError, Deps, Handle, Listener, Status};
 pub use metrics::Metrics;
 pub use refused::Refused;

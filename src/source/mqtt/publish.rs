@@ -105,6 +105,13 @@ pub(crate) fn frame(buf: &[u8], max: usize) -> Result<Option<Frame<'_>>, Malform
     Ok(rest.get(..length).map(|body| Frame { first, body, total }))
 }
 
+/// The length of the packet at the start of `buf`, with its fixed header, as far as that has come.
+pub(crate) fn announced(buf: &[u8]) -> Option<usize> {
+    let (_, rest) = buf.split_first()?;
+    let (length, rest) = varint(rest).ok()??;
+    Some(buf.len() - rest.len() + length)
+}
+
 /// A variable byte integer and what follows it; `None` while it is incomplete.
 fn varint(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, Malformed> {
     let mut value = 0usize;
@@ -355,6 +362,7 @@ mod tests {
         let whole = packet(0x30, b"\0\x01a72");
         for cut in 0..whole.len() {
             assert_eq!(frame(&whole[..cut], 1000), Ok(None));
+            assert_eq!(announced(&whole[..cut]), (cut > 1).then_some(whole.len()));
         }
         assert_eq!(frame(&whole, 1000).unwrap().unwrap().total, whole.len());
     }

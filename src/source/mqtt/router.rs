@@ -9,12 +9,14 @@
 //! Retained messages, wills, acknowledgements and persistent sessions are ours, because there the router is wrong
 //! (it forgets the publisher's QoS, an empty payload clears a retained message without the flag), leaks (it keeps a
 //! record of every client id it ever saw: link names are reused here), or can be stopped by a client (PUBACKs out
-//! of order, `$` filters, subscription id 0). It starts with the first subscription: a gateway without subscribers
-//! has none.
+//! of order, `$` filters, subscription id 0). It never forgets a filter or a topic: when its tables are full of what
+//! nobody needs any more, it is replaced as well, at most once a minute. It starts with the first subscription: a
+//! gateway without subscribers has none.
 
+mod alive;
 mod relay;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +29,7 @@ use rumqttd::protocol::{Filter, Packet, QoS, RetainForwardRule, Subscribe, Unsub
 use rumqttd::{Notification, Router, RouterConfig};
 use tokio::sync::watch;
 
+use alive::Alive;
 use relay::Relay;
 
 use super::message::{Message, PREFIX};
@@ -35,14 +38,14 @@ use super::topic;
 
 /// Batches between connections and the relay thread; with `QUEUE_BYTES` the bound of what waits there.
 const QUEUE: usize = 1024;
-const QUEUE_BYTES: usize = 8 << 20;
+const QUEUE_BYTES: usize = 2 << 20;
 /// The log of one filter, which bounds how far a slow subscriber may fall behind.
-const SEGMENT: usize = 128 << 10;
+const SEGMENT: usize = 32 << 10;
 const SEGMENTS: usize = 4;
-/// Distinct filters of one router: each has a log.
-const FILTERS: usize = 256;
 /// Retained messages in bytes; their number is bounded by `limits.topics`.
-const RETAINED_BYTES: usize = 16 << 20;
+const RETAINED_BYTES: usize = 4 << 20;
+/// A router is replaced at most this often to get rid of filters, topics and messages that nobody needs any more.
+const RENEW_EVERY: Duration = Duration::from_secs(60);
 /// How often the router is asked whether it lives, and how long it may take to answer.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
@@ -56,6 +59,8 @@ pub(crate) enum HubError {
     Dead,
     #[error("too many distinct filters")]
     Filters,
+    #[error("too many sessions with subscriptions")]
+    Subscribers,
 }
 
 type Connect = Arc<dyn Fn(&str) -> Result<(LinkTx, LinkRx), HubError> + Send + Sync>;
@@ -75,14 +80,28 @@ struct Shared {
     queued_bytes: AtomicUsize,
     retained: Mutex<Retained>,
     links: Mutex<Links>,
-    connections: usize,
-    topics: usize,
+    alive: Arc<Alive>,
+    /// The router's tables are full of what nobody needs.
+    stale: AtomicBool,
+    limits: HubLimits,
     metrics: Metrics,
+}
+
+/// The limits that concern local subscribers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HubLimits {
+    /// Sessions with subscriptions.
+    pub subscribers: usize,
+    /// Distinct filters: each has a log.
+    pub filters: usize,
+    /// Distinct topics, and retained messages.
+    pub topics: usize,
 }
 
 struct Running {
     connect: Connect,
-    filters: HashSet<String>,
+    /// Every filter the router has ever had, and how many sessions have it now.
+    filters: HashMap<String, usize>,
 }
 
 #[derive(Default)]
@@ -105,7 +124,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Hub {
     /// Starts the relay thread, which ends when the last `Hub` is gone.
-    pub(crate) fn start(connections: usize, topics: usize, metrics: Metrics) -> std::io::Result<Self> {
+    pub(crate) fn start(limits: HubLimits, metrics: Metrics) -> std::io::Result<Self> {
         let (queue, batches) = sync_channel(QUEUE);
         let shared = Arc::new(Shared {
             router: Mutex::new(None),
@@ -115,8 +134,9 @@ impl Hub {
             queued_bytes: AtomicUsize::new(0),
             retained: Mutex::default(),
             links: Mutex::default(),
-            connections,
-            topics,
+            alive: Arc::default(),
+            stale: AtomicBool::new(false),
+            limits,
             metrics,
         });
         let relay = Relay::new(Arc::clone(&shared));
@@ -127,6 +147,15 @@ impl Hub {
     /// Does anybody want messages? If not, only retained ones need to be kept.
     pub(crate) fn wanted(&self) -> bool {
         self.shared.subscribers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a message from now on as long as it lives; `None` (and counted) when there is no room for it.
+    pub(crate) fn admit(&self, message: Message) -> Option<Message> {
+        let admitted = self.shared.alive.admit(message);
+        if admitted.is_none() {
+            self.shared.metrics.relay_dropped.inc();
+        }
+        admitted
     }
 
     /// Passes messages on to subscribers; what does not fit the queue is dropped and counted.
@@ -146,13 +175,18 @@ impl Hub {
 
     /// A link for a session that subscribes for the first time.
     pub(crate) async fn attach(&self) -> Result<Link, HubError> {
+        // Two that ask at the same time may both get the last place.
+        if self.shared.subscribers.load(Ordering::Relaxed) >= self.shared.limits.subscribers {
+            return Err(HubError::Subscribers);
+        }
         let shared = Arc::clone(&self.shared);
         let attached = tokio::task::spawn_blocking(move || attach(&shared));
         match tokio::time::timeout(PROBE_WITHIN, attached).await {
             Ok(Ok(Ok((tx, rx, slot, generation)))) => {
                 self.shared.subscribers.fetch_add(1, Ordering::Relaxed);
                 self.shared.metrics.subscribers.inc();
-                Ok(Link { tx: Some(tx), rx, slot, generation, shared: Arc::clone(&self.shared) })
+                let (filters, shared) = (Vec::new(), Arc::clone(&self.shared));
+                Ok(Link { tx: Some(tx), rx, slot, generation, filters, shared })
             }
             _ => {
                 self.shared.suspect.store(true, Ordering::Relaxed);
@@ -183,7 +217,7 @@ impl Hub {
 fn attach(shared: &Shared) -> Result<(LinkTx, LinkRx, u32, u64), HubError> {
     let (connect, generation) = {
         let mut router = locked(&shared.router);
-        let running = router.get_or_insert_with(|| spawn_router(shared.connections));
+        let running = router.get_or_insert_with(|| spawn_router(shared.limits.subscribers));
         (Arc::clone(&running.connect), *shared.generation.borrow())
     };
     let slot = {
@@ -202,10 +236,10 @@ fn attach(shared: &Shared) -> Result<(LinkTx, LinkRx, u32, u64), HubError> {
     }
 }
 
-fn spawn_router(connections: usize) -> Running {
+fn spawn_router(subscribers: usize) -> Running {
     let config = RouterConfig {
         // Links of sessions that just ended may still be there beside their successors, and the relay's own.
-        max_connections: connections * 2 + 2,
+        max_connections: subscribers * 2 + 16,
         max_outgoing_packet_count: 100,
         max_segment_size: SEGMENT,
         max_segment_count: SEGMENTS,
@@ -215,7 +249,7 @@ fn spawn_router(connections: usize) -> Running {
     let connect: Connect = Arc::new(move |name: &str| {
         LinkBuilder::new(name, router.clone()).build().map(|(tx, rx, _)| (tx, rx)).map_err(|_| HubError::Dead)
     });
-    Running { connect, filters: HashSet::new() }
+    Running { connect, filters: HashMap::new() }
 }
 
 /// A session's link to the router.
@@ -224,6 +258,8 @@ pub(crate) struct Link {
     rx: LinkRx,
     slot: u32,
     generation: u64,
+    /// As the router has them.
+    filters: Vec<String>,
     shared: Arc<Shared>,
 }
 
@@ -245,10 +281,15 @@ impl Link {
         {
             let mut router = locked(&self.shared.router);
             let running = router.as_mut().ok_or(HubError::Dead)?;
-            if running.filters.len() >= FILTERS && !running.filters.contains(&inside) {
+            let known = running.filters.contains_key(&inside);
+            if !known && running.filters.len() >= self.shared.limits.filters {
+                if running.filters.values().any(|sessions| *sessions == 0) {
+                    self.shared.stale.store(true, Ordering::Relaxed);
+                }
                 return Err(HubError::Filters);
             }
-            running.filters.insert(inside.clone());
+            *running.filters.entry(inside.clone()).or_default() += 1;
+            self.filters.push(inside.clone());
         }
         let filter = Filter {
             path: inside,
@@ -261,7 +302,12 @@ impl Link {
     }
 
     pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Result<(), HubError> {
-        let filters = vec![format!("{PREFIX}{filter}")];
+        let inside = format!("{PREFIX}{filter}");
+        if let Some(at) = self.filters.iter().position(|known| *known == inside) {
+            self.filters.swap_remove(at);
+            self.shared.release(self.generation, std::slice::from_ref(&inside));
+        }
+        let filters = vec![inside];
         self.tell(Packet::Unsubscribe(Unsubscribe { pkid: 1, filters }, None)).await
     }
 
@@ -304,8 +350,23 @@ impl Link {
     }
 }
 
+impl Shared {
+    /// A session of `generation` has no use for these filters any more.
+    fn release(&self, generation: u64, filters: &[String]) {
+        let mut router = locked(&self.router);
+        let current = *self.generation.borrow() == generation;
+        let Some(running) = router.as_mut().filter(|_| current) else { return };
+        for filter in filters {
+            if let Some(sessions) = running.filters.get_mut(filter) {
+                *sessions = sessions.saturating_sub(1);
+            }
+        }
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
+        self.shared.release(self.generation, &self.filters);
         self.shared.subscribers.fetch_sub(1, Ordering::Relaxed);
         self.shared.metrics.subscribers.dec();
         let mut links = locked(&self.shared.links);

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ack::Reason;
 use super::delivery::Subscriber;
+use crate::config;
 use crate::journal::Ticket;
 
 /// Orders that may wait for one connection: a takeover, a removal, and room for a second takeover.
@@ -31,6 +32,15 @@ pub(crate) struct Session {
     /// QoS 2 packet ids that wait for their PUBREL, with what their PUBREC said or will say.
     pub awaiting_release: HashMap<u16, Wait>,
     pub subscriber: Subscriber,
+}
+
+impl Session {
+    /// Bytes of its tables.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>()
+            + self.awaiting_release.capacity() * size_of::<(u16, Wait)>()
+            + self.subscriber.weight()
+    }
 }
 
 /// What a connection is told from outside.
@@ -52,14 +62,15 @@ pub(crate) struct Owner {
 #[derive(Debug)]
 enum Slot {
     Live { connection: u64, orders: mpsc::Sender<Order> },
-    Parked { session: Box<Session>, until: Option<Instant>, since: Instant },
+    Parked { session: Box<Session>, bytes: usize, until: Option<Instant>, since: Instant },
 }
 
 /// All sessions.
 #[derive(Debug)]
 pub(crate) struct Registry {
     slots: Mutex<HashMap<Owner, Slot>>,
-    /// Most sessions without a connection; beyond it the one that waited longest goes.
+    /// Most sessions without a connection; beyond it, or beyond [`config::SESSIONS`] bytes of them, the one that
+    /// waited longest goes.
     parked: usize,
 }
 
@@ -117,7 +128,8 @@ impl Registry {
         }
         let since = Instant::now();
         let until = keep.and_then(|keep| since.checked_add(keep));
-        slots.insert(owner.clone(), Slot::Parked { session: Box::new(session), until, since });
+        let bytes = session.weight() + owner.client_id.len();
+        slots.insert(owner.clone(), Slot::Parked { session: Box::new(session), bytes, until, since });
         self.evict(&mut slots);
         Ok(())
     }
@@ -148,15 +160,19 @@ impl Registry {
 
     fn evict(&self, slots: &mut HashMap<Owner, Slot>) {
         let parked = |slot: &Slot| match slot {
-            Slot::Parked { since, .. } => Some(*since),
+            Slot::Parked { since, bytes, .. } => Some((*since, *bytes)),
             Slot::Live { .. } => None,
         };
-        if slots.values().filter_map(parked).count() <= self.parked {
-            return;
-        }
-        let oldest =
-            slots.iter().filter_map(|(owner, slot)| Some((parked(slot)?, owner))).min_by_key(|(at, _)| *at);
-        if let Some(owner) = oldest.map(|(_, owner)| owner.clone()) {
+        loop {
+            let kept = slots.values().filter_map(parked);
+            let (count, bytes) = kept.fold((0, 0), |(n, sum), (_, bytes)| (n + 1, sum + bytes));
+            if count <= self.parked && bytes <= config::SESSIONS as usize {
+                return;
+            }
+            let oldest = slots.iter().filter_map(|(owner, slot)| Some((parked(slot)?.0, owner)));
+            let Some(owner) = oldest.min_by_key(|(since, _)| *since).map(|(_, owner)| owner.clone()) else {
+                return;
+            };
             slots.remove(&owner);
         }
     }
@@ -199,6 +215,23 @@ mod tests {
         std::thread::sleep(Duration::from_millis(1));
         registry.expire(Instant::now());
         assert!(matches!(registry.claim(&owner("a"), 2, orders), Found::Nothing));
+    }
+
+    #[test]
+    fn large_sessions_are_kept_as_long_as_all_of_them_fit() {
+        let registry = Registry::new(1000);
+        let (orders, _keep) = mpsc::channel(ORDERS);
+        let large = || Session { awaiting_release: HashMap::with_capacity(10_000), ..Session::default() };
+        let each = large().weight();
+        let most = config::SESSIONS as usize / each;
+        for n in 0..most + 3 {
+            let owner = owner(&n.to_string());
+            registry.claim(&owner, n as u64, orders.clone());
+            registry.leave(&owner, n as u64, large(), None).unwrap();
+        }
+        assert!(matches!(registry.claim(&owner("0"), 9999, orders.clone()), Found::Nothing));
+        let newest = owner(&(most + 2).to_string());
+        assert!(matches!(registry.claim(&newest, 10_000, orders), Found::Session(_)));
     }
 
     #[test]

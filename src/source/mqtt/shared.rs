@@ -1,9 +1,12 @@
 //! What all connections of a listener share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
+use super::buffers::Buffers;
+use super::door::Door;
 use super::mapping::Mappings;
 use super::metrics::Metrics;
 use super::refused::Ring;
@@ -17,6 +20,7 @@ use crate::journal::Journal;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub connections: usize,
+    pub handshakes: usize,
     pub packet_size: usize,
     pub in_flight: u16,
     pub handshake: Duration,
@@ -35,13 +39,16 @@ pub(crate) struct Shared {
     pub ring: Ring,
     pub limits: Limits,
     pub anonymous: bool,
-    /// Numbers connections.
-    pub numbers: AtomicU64,
+    pub door: Arc<Door>,
+    pub buffers: Arc<Buffers>,
+    /// One permit per connection that may still come.
+    pub slots: Arc<Semaphore>,
 }
 
 impl Shared {
-    /// Ends expired sessions, and the connections of devices that were removed.
+    /// Ends expired sessions, and the connections of devices that were removed; writes what has to be told of peers.
     pub(crate) fn sweep(&self) {
+        self.door.sweep();
         self.registry.expire(std::time::Instant::now());
         let removed = self.users.take_removed();
         if !removed.is_empty() {

@@ -97,6 +97,12 @@ impl Player<'_> {
             if wait_until(start, speed, first.offset_ms, stop.as_mut()).await {
                 return Ok(true);
             }
+            // While nothing can be stored it stands still.
+            tokio::select! {
+                biased;
+                () = stop.as_mut() => return Ok(true),
+                () = self.journal.admitted() => {}
+            }
             let elapsed = start.elapsed();
             let due =
                 rest.iter().take(CHUNK).take_while(|moment| speed.due(moment.offset_ms) <= elapsed).count();

@@ -60,6 +60,8 @@ pub struct Day {
     bands: Option<Bands>,
     /// Faults until each uplink works again.
     blocked: [u32; 2],
+    /// Faults until the clock is set right.
+    wrong_clock: u32,
     root: PathBuf,
 }
 
@@ -101,6 +103,7 @@ impl Day {
             straps: Some(straps),
             bands: Some(bands),
             blocked: [0; 2],
+            wrong_clock: 0,
             root: root.to_owned(),
         };
         day.start();
@@ -112,8 +115,15 @@ impl Day {
         for _ in 0..env_number("FOGBEAT_DAY_FAULTS", 14) {
             let fault = Fault::draw(self);
             *self.struck.entry(fault.name()).or_default() += 1;
+            self.note(fault.name());
             fault.strike(self);
             self.account();
+            if self.wrong_clock > 0 {
+                self.wrong_clock -= 1;
+                if self.wrong_clock == 0 {
+                    self.right_clock();
+                }
+            }
             for uplink in 0..UPLINKS.len() {
                 if self.blocked[uplink] > 0 {
                     self.blocked[uplink] -= 1;
@@ -123,6 +133,13 @@ impl Day {
                 }
             }
         }
+    }
+
+    /// Writes into the gateway's log what was done to it, for whoever has to find out why a day failed.
+    pub fn note(&self, what: &str) {
+        use std::io::Write as _;
+        let log = fs::OpenOptions::new().append(true).open(&self.setup.log);
+        let _ = log.and_then(|mut log| writeln!(log, "-- {what}"));
     }
 
     /// Readings come in for a while.
@@ -141,6 +158,21 @@ impl Day {
     pub fn block(&mut self, uplink: usize, faults: u32) {
         self.blocked[uplink] = faults;
         aim(&self.root, uplink, "in-the-way");
+    }
+
+    /// Sets the wall clock off by so many ms for the length of some faults; meanwhile it does not count as synchronised.
+    pub fn set_clock(&mut self, off_ms: i64) {
+        self.hit.insert(Hit::Clock);
+        self.note(&format!("the wall clock is off by {off_ms} ms"));
+        self.world.synchronise(false);
+        self.world.step(off_ms);
+        self.wrong_clock = self.rng.between(1, 4) as u32;
+    }
+
+    fn right_clock(&self) {
+        self.note("the wall clock is right");
+        self.world.step(0);
+        self.world.synchronise(true);
     }
 
     pub fn spawn(&mut self) {
@@ -214,6 +246,7 @@ impl Day {
         for uplink in 0..UPLINKS.len() {
             aim(&self.root, uplink, &format!("taken-{uplink}"));
         }
+        self.right_clock();
         // Waits of the last outage and an open generation end with a restart.
         self.stop();
         self.start();
@@ -276,8 +309,5 @@ fn aim(root: &Path, uplink: usize, target: &str) {
 /// The rest of the configuration.
 fn extra(root: &Path, _rng: &mut Rng, _hit: &mut BTreeSet<Hit>) -> String {
     let second = root.join("lake-1");
-    format!(
-        "[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n[clock]\ntrust = \"always\"\n",
-        second.display()
-    )
+    format!("[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n", second.display())
 }

@@ -170,3 +170,72 @@ fn a_stamped_reading_stored_twice_is_a_fault_where_nothing_was_forgotten() {
     small.lines[6]["count"] = json!(6);
     assert!(small.judge().faults.iter().any(|fault| fault.contains("stored 2 times")));
 }
+
+/// A day on which strap-00's third and fourth reading gave way to a summary.
+fn thinned() -> Small {
+    let mut small = Small::new();
+    small.hit = [Hit::Thins].into();
+    small.straps.readings[3].bpm = 80;
+    small.straps.readings[3].rr_ms.clear();
+    small.lines.remove(3);
+    small.lines[2]["cause"] = json!("thinned");
+    small.lines[2]["last_seq"] = json!(G + 3);
+    small.lines[2]["devices"] = json!({"strap-00": 2});
+    small.lines.insert(
+        0,
+        json!({"id": format!("s-{}-s10", G), "type": "summary", "device": "strap-00", "time": "2026-09-21T14:13:20.000Z",
+            "time_quality": "device", "window_s": 10, "n": 2, "bpm_n": 2, "bpm_min": 72, "bpm_mean": 76.0, "bpm_max": 80,
+            "rr_n": 1}),
+    );
+    small.account["delivered"] = json!(3);
+    small.account["told"] = json!({"thinned": 2});
+    small
+}
+
+#[test]
+fn summaries_are_held_against_the_readings_they_stand_for() {
+    let verdict = thinned().judge();
+    assert_eq!(verdict.faults, Vec::<String>::new());
+    assert_eq!((verdict.summaries, verdict.compared, verdict.told("thinned")), (1, 1, 2));
+    let wrong: [(&str, Value); 5] = [
+        ("bpm_min", json!(71)),
+        ("bpm_mean", json!(76.01)),
+        ("bpm_max", json!(90)),
+        ("bpm_n", json!(1)),
+        ("rr_n", json!(2)),
+    ];
+    for (field, value) in wrong {
+        let mut small = thinned();
+        small.lines[0][field] = value;
+        let faults = small.judge().faults;
+        assert!(faults.iter().any(|fault| fault.starts_with("summary of strap-00")), "{field}: {faults:?}");
+    }
+    let mut small = thinned();
+    small.lines[0]["n"] = json!(3);
+    assert!(small.judge().faults.iter().any(|fault| fault.contains("were told as thinned")));
+    let mut small = thinned();
+    small.lines.remove(0);
+    assert!(small.judge().faults.iter().any(|fault| fault.contains("were told as thinned")));
+}
+
+/// A guess is as good as the `clock` line that corrects it.
+#[test]
+fn a_guessed_time_is_judged_as_a_consumer_takes_it() {
+    let guessed = |clock: Option<&str>| {
+        let mut small = Small::new();
+        small.hit.insert(Hit::Clock);
+        let line = &mut small.lines[4];
+        line["time"] = json!("1970-01-01T00:00:21.000Z");
+        line["time_quality"] = json!("unsynced");
+        line["boot"] = json!("b");
+        line["uptime_ms"] = json!(21_000);
+        if let Some(time) = clock {
+            small.lines.push(json!({"id": "s-clock-b", "type": "clock", "boot": "b", "time": time,
+                "uptime_ms": 61_000, "uncertainty_s": 2.5}));
+        }
+        small.judge().faults
+    };
+    assert_eq!(guessed(Some("2026-09-21T14:14:01.000Z")), Vec::<String>::new());
+    assert!(guessed(Some("2026-09-21T14:14:09.000Z")).iter().any(|fault| fault.contains("not true")));
+    assert!(guessed(None).iter().any(|fault| fault.contains("never corrected")));
+}

@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::band::Unstamped;
 use super::day::Hit;
+use super::summaries;
 use crate::support::fleet::Account;
-use crate::support::lake::{Delivered, Lake};
+use crate::support::lake::{Delivered, Lake, epoch_ms};
 
 /// How far a gateway's time may be off beyond what it admits: the way through the socket and the clocks' grain.
 const SLACK_MS: f64 = 50.0;
@@ -33,6 +34,9 @@ pub struct Verdict {
     pub told: BTreeMap<String, u64>,
     /// Readings that came under a second id.
     pub again: u64,
+    /// Lines that stand for thinned readings, and windows whose figures were held against the very readings.
+    pub summaries: u64,
+    pub compared: u64,
     /// Readings and numbers that nothing explains: must be 0.
     pub unexplained: u64,
     pub faults: Vec<String>,
@@ -50,6 +54,8 @@ impl Verdict {
             *self.told.entry(cause).or_default() += count;
         }
         self.again += other.again;
+        self.summaries += other.summaries;
+        self.compared += other.compared;
         self.unexplained += other.unexplained;
         self.faults.extend(other.faults.into_iter().map(|fault| format!("uplink {uplink}: {fault}")));
     }
@@ -79,6 +85,13 @@ pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
     let numbers = Numbers::of(lake, &mut verdict);
     copies(evidence, &known, &mut verdict);
     missing(evidence, lake, &known, &numbers, &mut verdict);
+    let mut missing = Vec::new();
+    for (reading, sent) in known.iter().zip(&evidence.straps.readings) {
+        if reading.copies.is_empty() {
+            missing.push(sent);
+        }
+    }
+    summaries::judge(lake, &missing, &mut verdict);
     causes(evidence, &numbers, &mut verdict);
     accounts(lake, account, &numbers, &mut verdict);
     verdict
@@ -102,7 +115,8 @@ fn known<'a>(evidence: &'a Evidence<'_>, lake: &'a Lake, verdict: &mut Verdict) 
             if copy.bpm != Some(sent.bpm) || copy.rr_ms != sent.rr_ms {
                 verdict.faults.push(format!("altered: sent {sent:?}, delivered {copy:?}"));
             }
-            if copy.quality.as_deref() != Some("device") {
+            // A clock that is wrong may take a right stamp for a wrong one; it is kept beside the gateway's own then.
+            if copy.quality.as_deref() != Some("device") && !evidence.hit.contains(&Hit::Clock) {
                 verdict.faults.push(format!("a plausible stamp was not believed: {copy:?}"));
             }
         }
@@ -114,7 +128,7 @@ fn known<'a>(evidence: &'a Evidence<'_>, lake: &'a Lake, verdict: &mut Verdict) 
             if copy.bpm != Some(72) {
                 verdict.faults.push(format!("altered: sent {sent:?}, delivered {copy:?}"));
             }
-            verdict.faults.extend(untrue(sent, copy));
+            verdict.faults.extend(untrue(evidence, lake, sent, copy));
         }
         known.push(Known { device: &sent.device, what: format!("{} {:?}", sent.device, sent.rr_ms), copies });
     }
@@ -128,16 +142,42 @@ fn known<'a>(evidence: &'a Evidence<'_>, lake: &'a Lake, verdict: &mut Verdict) 
 }
 
 /// A reading without a stamp was taken after it was first sent and before it was acknowledged, whatever the gateway's
-/// clock said at the time; a line may say that it does not know.
-fn untrue(sent: &Unstamped, copy: &Delivered) -> Option<String> {
-    if copy.quality.as_deref() == Some("unsynced") {
-        return None;
-    }
-    let slack = (SLACK_MS + copy.uncertainty_s.unwrap_or(0.0) * 1000.0).ceil() as i64;
+/// clock said at the time.
+fn untrue(evidence: &Evidence<'_>, lake: &Lake, sent: &Unstamped, copy: &Delivered) -> Option<String> {
+    let told = match told_time(lake, copy) {
+        Ok(told) => told,
+        Err(why) => return Some(format!("{why}: {copy:?}")),
+    };
+    // A clock that was never touched is right to the grain; else what is certain to 2.5 s is not said on the line.
+    let least_s = if evidence.hit.contains(&Hit::Clock) { 2.5 } else { 0.0 };
+    let slack = (SLACK_MS + told.1.max(least_s) * 1000.0).ceil() as i64;
     let earliest = sent.first_ms - slack;
     let latest = sent.acked_ms? + slack;
-    (!(earliest..=latest).contains(&copy.time))
-        .then(|| format!("a time that is not true: {copy:?}, sent as {sent:?}"))
+    (!(earliest..=latest).contains(&told.0)).then(|| {
+        let off =
+            if told.0 < earliest { told.0 - sent.first_ms } else { told.0 - sent.acked_ms.unwrap_or(0) };
+        format!("a time that is not true by {off} ms, told with {} s: {copy:?}, sent as {sent:?}", told.1)
+    })
+}
+
+/// The time of a reading as a consumer takes it, ms, and how far it may be off, s: a guess is corrected by the `clock`
+/// line of its boot.
+fn told_time(lake: &Lake, copy: &Delivered) -> Result<(i64, f64), &'static str> {
+    if copy.quality.as_deref() != Some("unsynced") {
+        return Ok((copy.time, copy.uncertainty_s.unwrap_or(0.0)));
+    }
+    let (Some(boot), Some(uptime)) = (&copy.boot, copy.uptime_ms) else {
+        return Err("a guess without its place in a boot");
+    };
+    let clock = lake.clocks.get(boot).ok_or("a guess that was never corrected")?;
+    let clock: Value = serde_json::from_str(clock).map_err(|_| "a clock line that is no JSON")?;
+    let (Some(time), Some(at)) = (clock["time"].as_str().and_then(epoch_ms), clock["uptime_ms"].as_i64())
+    else {
+        return Err("a clock line without a time");
+    };
+    // It grows less certain by 100 ppm.
+    let certain_s = clock["uncertainty_s"].as_f64().unwrap_or(2.5);
+    Ok((time + (uptime - at), certain_s + (uptime - at).unsigned_abs() as f64 / 1e7))
 }
 
 /// Where every number of every generation went.

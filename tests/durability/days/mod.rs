@@ -7,10 +7,12 @@
 //! `FOGBEAT_DAYS` days (2), seeds from `FOGBEAT_SEED` on (1). One fault is one variant of [`fault::Fault`].
 
 mod band;
+mod damage;
 mod day;
 mod doctored;
 mod fault;
 pub mod judge;
+mod summaries;
 
 use std::collections::BTreeMap;
 

@@ -8,11 +8,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Connection, Terms};
+use crate::source::mqtt::ack::Reason;
 use crate::source::mqtt::codec;
 use crate::source::mqtt::message::Message;
 use crate::source::mqtt::metrics::Metrics;
 use crate::source::mqtt::publish::Malformed;
 use crate::source::mqtt::session::{Order, Session, Wait};
+use crate::source::mqtt::sources::Fault;
 
 /// How long messages of a connection that is over wait to become durable for local subscribers.
 const AFTERLIFE: Duration = Duration::from_secs(60);
@@ -37,6 +39,8 @@ pub(super) enum End {
     Shutdown,
     /// The router for subscribers was replaced.
     Router,
+    /// Readings are refused: what is not acknowledged stays with the client.
+    Refused,
 }
 
 impl End {
@@ -51,6 +55,7 @@ impl End {
             Self::Revoked => Some(0x98),
             Self::Shutdown => Some(0x8B),
             Self::Router => Some(0x88),
+            Self::Refused => Some(0x97),
         }
     }
 }
@@ -59,12 +64,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     pub(super) async fn finish(mut self, end: End) {
         let metrics = self.shared.metrics.clone();
         match &end {
-            End::Malformed(error) => Metrics::count(&metrics.malformed, error.cause()),
+            End::Malformed(error) => {
+                Metrics::count(&metrics.malformed, error.cause());
+                self.terms.guest.note(Fault::Malformed);
+            }
             End::Timeout => {
                 metrics.timeouts.inc();
             }
             End::TakenOver(_) => {
                 metrics.takeovers.inc();
+            }
+            End::Refused => {
+                // What was not handed on was not taken: sent again it is new.
+                let unknown = |wait: &Wait| matches!(wait, Wait::Refused(Reason::Repeated));
+                self.session.awaiting_release.retain(|_, wait| !unknown(wait));
             }
             _ => {}
         }
@@ -92,7 +105,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             messages.push(*message);
         }
         if let Some(will) = self.terms.will.filter(|_| with_will) {
-            messages.push(will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms));
+            let will = will.message(self.terms.client.origin, self.shared.clock.now().uptime_ms);
+            messages.extend(self.shared.hub.admit(will));
         }
         if !messages.is_empty() && (self.shared.hub.wanted() || messages.iter().any(|m| m.retain)) {
             self.shared.hub.relay(messages);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::{BootId, WallQuality};
+use crate::clock::{BootId, BootTimes, WallQuality};
 use crate::reading::line::LineContext;
 use crate::reading::{Contact, DeviceTime, Reason, RrIntervals, RrUnit};
 
@@ -250,12 +250,12 @@ proptest! {
             measured.judge(DeviceId(7), Source::Mqtt, synced(), Some(DeviceTime::Accepted(time.unwrap_or(NOW))));
         let context = LineContext::new("s", "g", None);
         let mut line = Vec::new();
-        context.write_reading(&mut line, 1, BootId([0; 16]), "d", &reading);
+        context.write_reading(&mut line, 1, &BootTimes::unknown(BootId([0; 16])), "d", &reading);
         let again = one(&line);
         let micros = |r: &Reading| r.rr.values.iter().map(|v| r.rr.unit.to_micros(*v)).collect::<Vec<_>>();
         prop_assert_eq!(micros(&again), micros(&reading));
         let mut second = Vec::new();
-        context.write_reading(&mut second, 1, BootId([0; 16]), "d", &again);
+        context.write_reading(&mut second, 1, &BootTimes::unknown(BootId([0; 16])), "d", &again);
         prop_assert_eq!(line, second);
         prop_assert_eq!(Reading { rr: reading.rr.clone(), ..again }, reading);
     }

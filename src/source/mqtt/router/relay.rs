@@ -12,7 +12,8 @@ use rumqttd::Notification;
 use rumqttd::local::{LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish};
 
-use super::{Connect, PROBE_EVERY, PROBE_TOPIC, PROBE_WITHIN, RETAINED_BYTES, Shared, locked};
+use super::{Connect, PROBE_EVERY, PROBE_TOPIC, PROBE_WITHIN, RENEW_EVERY, RETAINED_BYTES, Shared, locked};
+use crate::config;
 use crate::source::mqtt::message::Message;
 
 /// The thread that talks to the router: nobody else ever waits for it.
@@ -21,12 +22,25 @@ pub(super) struct Relay {
     link: Option<(LinkTx, LinkRx)>,
     /// Topics this router has seen: it never forgets one.
     topics: HashSet<Bytes>,
+    topic_bytes: usize,
     probed: Instant,
+    renewed: Instant,
+    /// Since when messages are turned away for want of room.
+    full: Option<Instant>,
 }
 
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, link: None, topics: HashSet::new(), probed: Instant::now() }
+        let now = Instant::now();
+        Self {
+            shared,
+            link: None,
+            topics: HashSet::new(),
+            topic_bytes: 0,
+            probed: now,
+            renewed: now,
+            full: None,
+        }
     }
 
     /// Until the last sender of batches is gone.
@@ -43,8 +57,22 @@ impl Relay {
             let suspect = self.shared.suspect.swap(false, Ordering::Relaxed);
             if busy && (suspect || self.probed.elapsed() >= PROBE_EVERY) && !self.probe() {
                 self.replace();
+            } else if busy && self.stale() {
+                self.renew();
             }
         }
+    }
+
+    /// Are the router's tables or the room for messages full, and for so long that it will not pass by itself?
+    fn stale(&mut self) -> bool {
+        if self.shared.alive.was_full() {
+            self.full.get_or_insert_with(Instant::now);
+        } else if self.full.is_some_and(|since| since.elapsed() > 2 * PROBE_EVERY) {
+            self.full = None;
+        }
+        let stuck = self.full.is_some_and(|since| since.elapsed() >= PROBE_EVERY);
+        let unneeded = self.shared.stale.load(Ordering::Relaxed);
+        (stuck || unneeded) && self.renewed.elapsed() >= RENEW_EVERY
     }
 
     fn batch(&mut self, batch: Vec<Message>) {
@@ -71,12 +99,14 @@ impl Relay {
     fn retain(&self, message: &Message) {
         let mut retained = locked(&self.shared.retained);
         if let Some(old) = retained.messages.remove(&message.topic) {
-            retained.bytes -= old.len() + message.topic.len();
+            retained.bytes = retained.bytes.saturating_sub(old.len() + message.topic.len());
         }
         if message.empty {
             return;
         }
-        if retained.messages.len() >= self.shared.topics || retained.bytes + message.size() > RETAINED_BYTES {
+        if retained.messages.len() >= self.shared.limits.topics
+            || retained.bytes + message.size() > RETAINED_BYTES
+        {
             self.shared.metrics.relay_dropped.inc();
             return;
         }
@@ -92,10 +122,13 @@ impl Relay {
         }
         let Some((tx, _)) = self.link.as_mut() else { return false };
         if !self.topics.contains(&message.topic) {
-            if self.topics.len() >= self.shared.topics {
+            let names = self.topic_bytes + message.topic.len();
+            if self.topics.len() >= self.shared.limits.topics || names > config::TOPIC_NAMES as usize {
+                self.shared.stale.store(true, Ordering::Relaxed);
                 self.shared.metrics.relay_dropped.inc();
                 return false;
             }
+            self.topic_bytes = names;
             self.topics.insert(message.topic.clone());
         }
         tx.buffer().push_back(Packet::Publish(Publish::new(message.topic, message.envelope, false), None));
@@ -131,17 +164,34 @@ impl Relay {
         answered && leave(&mut tx)
     }
 
-    /// Gives the router up. The next subscription starts another.
+    /// Gives the router up because it is dead.
     fn replace(&mut self) {
-        *locked(&self.shared.router) = None;
-        self.link = None;
-        self.topics.clear();
-        locked(&self.shared.links).left.clear();
-        self.shared.generation.send_modify(|generation| *generation += 1);
+        self.give_up();
         self.shared.metrics.router_restarts.inc();
         tracing::warn!(
             "the MQTT router for local subscribers died and was replaced; they have to connect again"
         );
+    }
+
+    /// Gives the router up because it is full of what nobody needs.
+    fn renew(&mut self) {
+        self.renewed = Instant::now();
+        self.give_up();
+        tracing::info!(
+            "the tables for local MQTT subscribers were full and are made anew; they connect again"
+        );
+    }
+
+    /// The next subscription starts another router.
+    fn give_up(&mut self) {
+        *locked(&self.shared.router) = None;
+        self.link = None;
+        self.topics.clear();
+        self.topic_bytes = 0;
+        self.full = None;
+        self.shared.stale.store(false, Ordering::Relaxed);
+        locked(&self.shared.links).left.clear();
+        self.shared.generation.send_modify(|generation| *generation += 1);
     }
 }
 
