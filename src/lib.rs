@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod health;
 pub mod journal;
+pub mod privacy;
 pub mod reading;
 pub mod source;
 pub mod state;

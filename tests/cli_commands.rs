@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 20] = [
     &[],
     &["run"],
     &["demo"],
@@ -38,6 +38,10 @@ const COMMANDS: [&[&str]; 16] = [
     &["journal", "verify"],
     &["journal", "key"],
     &["journal", "key", "new"],
+    &["erase"],
+    &["audit"],
+    &["audit", "show"],
+    &["audit", "verify"],
     &["completions"],
 ];
 

@@ -86,6 +86,7 @@ impl Gateway {
             gateway: "gym-12".into(),
             site: Some("gym".into()),
             state_dir: state.to_owned(),
+            pseudonyms: None,
             window: DeviceTimeWindow::default(),
         };
         forward::spawn(uplink, &batch, &origin, &self.journal, Arc::new(StillClock), &Metrics::default())
@@ -99,7 +100,14 @@ impl Gateway {
 }
 
 fn uplink(name: &str, encoding: config::Encoding, kind: config::UplinkKind) -> config::Uplink {
-    config::Uplink { name: Some(name.to_owned()), encoding, from: config::From::Oldest, required: true, kind }
+    config::Uplink {
+        name: Some(name.to_owned()),
+        encoding,
+        from: config::From::Oldest,
+        required: true,
+        pseudonyms: None,
+        kind,
+    }
 }
 
 /// A directory uplink that writes to `path`.

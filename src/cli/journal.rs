@@ -9,7 +9,8 @@ use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, key, offline, output, status};
+use super::{Common, Failure, Kind, key, offline, output, record, status};
+use crate::audit::Act;
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::gateway::look::{self, Page, Verdict};
@@ -82,10 +83,15 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Inspect { json } => show(&looker.inspect()?, *json),
         Command::Verify { json } => verify(&looker, *json),
-        Command::Export => export(&looker),
         Command::Salvage { json } => salvage(&looker, *json),
         // Done above, without a configuration.
         Command::SalvageWorker(_) => Ok(()),
+        Command::Export => {
+            if matches!(looker, Looker::Own { .. }) {
+                record::done(&config, |_| Act::Export);
+            }
+            export(&looker)
+        }
         Command::Key(_) => Ok(()),
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Promise: data goes to standard output, everything else to standard error; exit codes are those of [`exit`].
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod device;
+pub mod erase;
 mod exit;
 pub mod journal;
 pub mod key;
 mod offline;
 mod output;
+mod record;
 pub mod status;
 pub mod uplink;
 
@@ -75,6 +78,12 @@ pub enum Command {
     /// Look into the journal of a gateway that is stopped
     #[command(subcommand, after_help = "Example: fogbeat journal inspect")]
     Journal(journal::Command),
+    /// Remove a device from everything that this gateway keeps: journal, lake, login
+    #[command(after_help = erase::AFTER_HELP)]
+    Erase(erase::Options),
+    /// Look into the record of who changed, exported or erased what
+    #[command(subcommand, after_help = "Example: fogbeat audit show --device strap-17")]
+    Audit(audit::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Kind, offline, output, status};
+use super::{Common, Failure, Kind, offline, output, record, status};
+use crate::audit::Act;
 use crate::control::{self, Request};
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +61,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
                     anyhow::anyhow!("there is no uplink {name}; `fogbeat uplink list` shows those there are");
                 return Err(Failure::new(Kind::Usage, error));
             }
+            record::done(&config, |_| Act::UplinkForget { uplink: name.clone() });
             told_forgotten(name, queued);
             Ok(())
         }

@@ -13,18 +13,21 @@ pub struct Journal {
     pub commit_interval: Duration,
     /// A generation is sealed at about this size on disk.
     pub generation_size: ByteSize,
+    /// ... or when its oldest reading is so old: delivered readings leave the journal with their generation.
+    #[serde(with = "humantime_serde")]
+    pub generation_age: Duration,
     /// Delivered generations are kept this long to recognise re-sent readings after a restart.
     #[serde(with = "humantime_serde")]
     pub dedupe_window: Duration,
     /// Most distinct devices per run.
     pub max_devices: usize,
-    /// Damaged generations are kept for a look within this many bytes.
-    pub quarantine: ByteSize,
     /// Most that the journal takes on its disk. Default: the smaller of 2 GiB and half of what is free at the first
     /// start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<ByteSize>,
     pub when_full: WhenFull,
+    /// Damaged generations are kept for a look within this many bytes.
+    pub quarantine: ByteSize,
     /// Keys that the journal is encrypted with, the last one for what is new. `None`: the systemd credential
     /// `journal-key` if there is one, else no encryption.
     pub key_file: Option<PathBuf>,
@@ -54,11 +57,12 @@ impl Default for Journal {
         Self {
             commit_interval: Duration::from_secs(1),
             generation_size: ByteSize::mib(16),
+            generation_age: Duration::from_secs(86_400),
             dedupe_window: Duration::from_secs(600),
             max_devices: 10_000,
-            quarantine: ByteSize::mib(64),
             quota: None,
             when_full: WhenFull::default(),
+            quarantine: ByteSize::mib(64),
             key_file: None,
         }
     }

@@ -14,6 +14,7 @@ mod load;
 mod log;
 pub mod mapping;
 mod mqtt;
+mod privacy;
 mod problem;
 mod replay;
 mod speed;
@@ -28,10 +29,13 @@ pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
+pub use privacy::Privacy;
 pub use problem::{Problem, Problems};
 pub use replay::Replay;
 pub use speed::{Speed, SpeedError};
 pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +51,7 @@ pub struct Config {
     pub journal: Journal,
     pub batch: Batch,
     pub http: Http,
+    pub privacy: Privacy,
     pub replay: Vec<Replay>,
     /// Empty: one `directory` uplink below the state directory.
     #[serde(rename = "uplink")]
@@ -63,15 +68,28 @@ impl Config {
                 encoding: Encoding::default(),
                 from: From::default(),
                 required: true,
+                pseudonyms: None,
                 kind: UplinkKind::Directory(Directory::default()),
             });
         }
         for uplink in &mut self.uplinks {
             uplink.name = Some(uplink.name().to_owned());
+            uplink.pseudonyms.get_or_insert(self.privacy.pseudonyms);
             if let UplinkKind::Directory(directory) = &mut uplink.kind {
                 directory.path = Some(directory.path_below(&self.gateway.state_dir));
             }
         }
+    }
+
+    /// The directory uplinks' lakes, by the uplinks' names.
+    pub fn lakes(&self) -> Vec<(String, PathBuf)> {
+        let lakes = self.uplinks.iter().filter_map(|uplink| match &uplink.kind {
+            UplinkKind::Directory(lake) => {
+                Some((uplink.name().to_owned(), lake.path_below(&self.gateway.state_dir)))
+            }
+            UplinkKind::Firehose(_) => None,
+        });
+        lakes.collect()
     }
 
     /// The settings in force, as TOML in the form the file has. Holds no secret: the file has none.

@@ -34,16 +34,24 @@ pub struct Uplink {
     /// `false`: loses first at the quota.
     #[serde(default = "yes")]
     pub required: bool,
+    /// Whether it is told pseudonyms in place of device names; default: `privacy.pseudonyms`.
+    #[serde(default)]
+    pub pseudonyms: Option<bool>,
     pub kind: UplinkKind,
 }
 
 impl Uplink {
     /// Keys every kind has; all others belong to the kind.
-    pub(super) const COMMON: [&'static str; 4] = ["name", "encoding", "from", "required"];
+    pub(super) const COMMON: [&'static str; 5] = ["name", "encoding", "from", "required", "pseudonyms"];
 
     /// The name it goes by: in `status`, in its cursor file, in `uplink forget`.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.kind.label())
+    }
+
+    /// Whether it is told pseudonyms in place of device names.
+    pub fn pseudonymous(&self) -> bool {
+        self.pseudonyms.unwrap_or(false)
     }
 }
 

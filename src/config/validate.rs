@@ -27,6 +27,9 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     journal(config, &mut check);
     http(config, &mut check);
     uplinks(config, &mut check);
+    if let Some(path) = &config.privacy.key_file {
+        check.absolute("privacy.key_file", path);
+    }
     if let Some((what, remedy)) = Account::of(config).problem() {
         check.add("limits.memory", what, remedy);
     }
@@ -202,6 +205,7 @@ fn journal(config: &Config, check: &mut Check<'_>) {
     let journal = &config.journal;
     check.duration("journal.commit_interval", journal.commit_interval, Duration::ZERO..=60 * SECOND);
     check.within("journal.generation_size", journal.generation_size, ByteSize::mib(1)..=ByteSize::gib(1));
+    check.duration("journal.generation_age", journal.generation_age, SECOND..=366 * DAY);
     check.duration("journal.dedupe_window", journal.dedupe_window, Duration::ZERO..=DAY);
     check.within("journal.max_devices", journal.max_devices, 1..=1_000_000);
     let least = journal.generation_size.as_u64().saturating_mul(LEAST_GENERATIONS).max(LEAST_QUOTA);

@@ -11,6 +11,8 @@ use super::{AnswerEnvelope, Envelope, Refusal, Request, VERSION};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Reading a whole generation takes a worn card a while.
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
+/// Rewriting a journal and a lake.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(6 * 3600);
 /// A status document with thousands of devices is a few megabytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
@@ -43,6 +45,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let patience = match request {
         Request::JournalVerify { .. } | Request::JournalSalvage { .. } => LONG_PATIENCE,
+        Request::Erase(_) => LONGEST_PATIENCE,
         _ => PATIENCE,
     };
     let mut stream = UnixStream::connect(path)?;

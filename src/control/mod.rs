@@ -8,9 +8,11 @@ mod client;
 mod server;
 
 pub use client::{AskError, ask};
-pub use server::{Call, Server, bind, socket_path};
+pub use server::{Call, Peer, Server, bind, socket_path};
 
 use serde::{Deserialize, Serialize};
+
+use crate::privacy::erase::Wish;
 
 /// The protocol's version; one side refuses another's.
 pub const VERSION: u32 = 1;
@@ -33,6 +35,8 @@ pub enum Request {
     JournalSalvage { generation: u32 },
     /// Some of what is kept as JSON lines, from this number on.
     JournalPage { from: u64 },
+    /// Removes a device from everything that is kept.
+    Erase(Wish),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -21,9 +21,17 @@ const IDLE: Duration = Duration::from_secs(30);
 /// After a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// One request, and where its answer goes.
+/// The process at the other end, as the kernel tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pub uid: u32,
+    pub pid: Option<i32>,
+}
+
+/// One request, who asks, and where the answer goes.
 pub struct Call {
     pub request: Request,
+    pub peer: Peer,
     pub answer: oneshot::Sender<Answer>,
 }
 
@@ -105,6 +113,8 @@ impl Server {
 }
 
 async fn session(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()> {
+    let credentials = stream.peer_cred()?;
+    let peer = Peer { uid: credentials.uid(), pid: credentials.pid() };
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -119,7 +129,7 @@ async fn session(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<(
         }
         let whole = line.ends_with(b"\n");
         let answer = match parse(&line) {
-            Ok(request) => pass_on(request, calls).await,
+            Ok(request) => pass_on(request, peer, calls).await,
             Err(_) if !whole => Err(Refusal::new(RefusalKind::Malformed, "the line is too long or cut off")),
             Err(refusal) => Err(refusal),
         };
@@ -136,10 +146,10 @@ async fn session(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<(
     }
 }
 
-async fn pass_on(request: Request, calls: &mpsc::Sender<Call>) -> Answer {
+async fn pass_on(request: Request, peer: Peer, calls: &mpsc::Sender<Call>) -> Answer {
     let stopping = || Refusal::new(RefusalKind::Failed, "the daemon is stopping");
     let (answer, answered) = oneshot::channel();
-    calls.send(Call { request, answer }).await.map_err(|_| stopping())?;
+    calls.send(Call { request, peer, answer }).await.map_err(|_| stopping())?;
     answered.await.map_err(|_| stopping())?
 }
 

@@ -322,6 +322,7 @@ pub const fn cause_label(cause: GapCause) -> &'static str {
         GapCause::Evicted => "evicted",
         GapCause::Thinned => "thinned",
         GapCause::Withheld => "withheld",
+        GapCause::Erased => "erased",
     }
 }
 

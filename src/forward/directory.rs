@@ -5,15 +5,18 @@
 //! directory. What is confirmed is on disk. A member that is sent again finds its file and is confirmed.
 //!
 //! The lake keeps to `max_bytes` and to `keep` by removing whole days, the oldest first, never the day that is being
-//! written. Days that were written to while the clock was a guess count from the first day that was right since, and a
-//! guess removes nothing by its age. And it leaves [`Store`]'s reserve of the disk free for the journal. When neither helps the uplink stops
+//! written; it looks with every file and, when none comes, every hour of a synchronised clock. Days that were written to
+//! while the clock was a guess count from the first day that was right since, and a guess removes nothing by its age. And
+//! it leaves [`Store`]'s reserve of the disk free for the journal. When neither helps the uplink stops
 //! and says so; the readings stay in the journal.
 
+pub mod erase;
 mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Delivery, Failure, Limits, Member, Origin, Uplink};
+use crate::clock::{Stamp, WallQuality};
 use crate::config;
 use store::Store;
 pub use store::{StoreError, StoreMetrics};
@@ -70,6 +73,21 @@ impl Uplink for Directory {
                 let failure = Failure::new("defect", format!("writing to the lake ended early: {error}"));
                 vec![Delivery::Retry(failure); count]
             }
+        }
+    }
+
+    async fn keep_house(&mut self, now: Stamp) {
+        // Nothing is deleted on the word of a clock that nobody vouches for.
+        if now.quality != WallQuality::Synced {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        let pruned = tokio::task::spawn_blocking(move || {
+            store.lock().unwrap_or_else(PoisonError::into_inner).keep_house(now.wall_ms)
+        });
+        // What fails is tried again with the next delivery, which shows it.
+        if let Ok(Err(error)) = pruned.await {
+            tracing::debug!(%error, "the lake was not looked through");
         }
     }
 }

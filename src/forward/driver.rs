@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::batch::Policy;
 use super::feed::Feed;
 use super::hands::Hands;
+use super::hold::Hold;
 use super::member::Member;
 use super::pace::Pace;
 use super::retry::{self, Backoff};
@@ -29,12 +30,14 @@ use crate::journal::{Bounds, Seq};
 
 /// How often a failure that somebody must mend is tried again.
 pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often an uplink is made to keep its own bounds.
+pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// New readings that are worth a look at the journal before their batch is due.
 const READ_AHEAD: u64 = 1_000;
-/// How often the journal is asked again for what is being salvaged there.
-const SALVAGE_POLL: Duration = Duration::from_millis(250);
 /// How often readings that wait for the clock are looked at again.
 const HELD_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the journal is asked again for what is being salvaged there.
+const SALVAGE_POLL: Duration = Duration::from_millis(250);
 /// A wait without an end, for a timer that is not set.
 const FAR: Duration = Duration::from_secs(86_400);
 
@@ -45,6 +48,14 @@ pub(super) struct Settings {
     pub(super) origin: Origin,
     pub(super) retry: retry::Limits,
     pub(super) stuck_interval: Duration,
+    pub(super) housekeeping: Duration,
+}
+
+/// What the task is told from outside.
+pub(super) struct Signals {
+    pub(super) draining: watch::Receiver<Option<Instant>>,
+    pub(super) retry_now: Arc<Notify>,
+    pub(super) hold: Hold,
 }
 
 /// How a drain ended.
@@ -101,6 +112,9 @@ pub(super) struct Driver<U, F> {
     pace: Pace,
     draining: watch::Receiver<Option<Instant>>,
     retry_now: Arc<Notify>,
+    hold: Hold,
+    clock: Arc<dyn Clock>,
+    house_at: Instant,
     backoff: Backoff,
     /// Nothing is tried before this moment.
     pause: Option<Instant>,
@@ -124,8 +138,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         settings: Settings,
         clock: Arc<dyn Clock>,
         board: Board,
-        draining: watch::Receiver<Option<Instant>>,
-        retry_now: Arc<Notify>,
+        signals: Signals,
     ) -> Result<Self, SetupError> {
         let hands = Hands::new(&settings.name)?;
         let watermark = feed.watermark();
@@ -133,7 +146,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let limits = uplink.limits();
         let workshop = Workshop::new(
             Arc::clone(&feed),
-            clock,
+            Arc::clone(&clock),
             settings.origin.clone(),
             settings.encoding,
             limits.member_bytes,
@@ -157,8 +170,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             feed,
             settings,
             board,
-            draining,
-            retry_now,
+            draining: signals.draining,
+            retry_now: signals.retry_now,
+            hold: signals.hold,
+            clock,
+            house_at: Instant::now(),
             pause: None,
             confirm_after: None,
             waiting: None,
@@ -181,6 +197,14 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
                 self.pause = None;
             }
             self.settle(now).await;
+            if self.hold.wanted() && self.work.is_none() && self.call.is_none() {
+                self.let_go();
+                if !self.rest().await {
+                    break Drained::TimedOut;
+                }
+                continue;
+            }
+            self.keep_house(now).await;
             self.look(now);
             if self.draining.borrow().is_some() && self.is_empty() {
                 break Drained::Empty;
@@ -202,6 +226,32 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         };
         self.finish().await;
         ended
+    }
+
+    /// Holds no reading any more; goes on later as after a start.
+    fn let_go(&mut self) {
+        self.window.clear();
+        self.board.open_batches(0);
+        self.again = self.feed.open().into();
+        if let Some(workshop) = &mut self.workshop {
+            workshop.let_go();
+            self.position = workshop.position();
+        }
+        self.holds_lines = false;
+        self.waiting = None;
+        self.exhausted = None;
+    }
+
+    /// Until nobody wants it held any more; `false`: the deadline of a drain came first, or the handle was dropped.
+    async fn rest(&mut self) -> bool {
+        loop {
+            let deadline = *self.draining.borrow_and_update();
+            tokio::select! {
+                () = self.hold.rest() => return true,
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return false,
+                asked = self.draining.changed() => if asked.is_err() { return false },
+            }
+        }
     }
 
     async fn finish(mut self) {
@@ -268,6 +318,16 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
     }
 
+    /// What waits is not held up: it takes moments, and the workshop goes on meanwhile.
+    async fn keep_house(&mut self, now: Instant) {
+        if now >= self.house_at
+            && let Some(uplink) = &mut self.uplink
+        {
+            uplink.keep_house(self.clock.now()).await;
+            self.house_at = now + self.settings.housekeeping;
+        }
+    }
+
     /// Gives the workshop its next job, if there is one.
     fn look(&mut self, now: Instant) {
         self.pace.observe(*self.watermark.borrow(), now);
@@ -296,6 +356,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     fn may_begin(&self, now: Instant) -> bool {
         let failing = self.backoff.failures() > 0;
         self.workshop.is_some()
+            && !self.hold.wanted()
             && !self.paused(now)
             && self.held.is_none()
             && self.window.len() < self.limits.window
@@ -358,7 +419,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Sends what is in the window and not taken, as much as one delivery may carry.
     fn start_delivery(&mut self, now: Instant) {
-        if self.paused(now) || self.call.is_some() {
+        if self.paused(now) || self.call.is_some() || self.hold.wanted() {
             return;
         }
         let mut members: Vec<Member> = Vec::new();
@@ -444,6 +505,12 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         if let Some(pause) = self.pause {
             return pause;
         }
+        // While it is inside a delivery, the delivery's end is what wakes us.
+        let house = self.uplink.as_ref().map_or(now + FAR, |_| self.house_at);
+        house.min(self.batch_timer(now))
+    }
+
+    fn batch_timer(&self, now: Instant) -> Instant {
         if let Some(held) = self.held {
             return held;
         }
@@ -471,6 +538,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
                 Err(_) => Event::Deadline,
             },
             () = self.retry_now.notified() => Event::RetryNow,
+            () = self.hold.changed() => Event::Look,
             () = tokio::time::sleep_until(timer) => Event::Look,
             () = changed(&mut self.watermark) => Event::Look,
         }

@@ -40,6 +40,9 @@ struct FakeFeed {
     watermark: watch::Sender<Seq>,
     cursor: Mutex<Seq>,
     open: Vec<Bounds>,
+    /// Begun in this run and not confirmed.
+    begun: Mutex<Vec<Bounds>>,
+    reads: std::sync::atomic::AtomicU64,
     begin_fails: Mutex<u32>,
     read_fails: Mutex<u32>,
     longest_page: Mutex<usize>,
@@ -52,6 +55,8 @@ impl FakeFeed {
             watermark: watch::Sender::new(Seq(readings)),
             cursor: Mutex::new(Seq(0)),
             open: Vec::new(),
+            begun: Mutex::default(),
+            reads: std::sync::atomic::AtomicU64::new(0),
             begin_fails: Mutex::new(0),
             read_fails: Mutex::new(0),
             longest_page: Mutex::new(0),
@@ -99,6 +104,7 @@ impl Feed for FakeFeed {
         if take_one(&self.read_fails) {
             return Err(read_error());
         }
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let to = self.watermark.borrow().0.min(from.0 + max as u64).max(from.0);
         let entries: Vec<Entry> = (from.0..to)
             .map(|n| Entry::Reading { seq: Seq(n), device: format!("d{}", n % 3).into(), reading: reading() })
@@ -108,7 +114,7 @@ impl Feed for FakeFeed {
         Ok(Page { spool: "s".into(), boot: BootId([0; 16]), entries, next: Seq(to) })
     }
     fn open(&self) -> Vec<Bounds> {
-        self.open.clone()
+        [self.open.as_slice(), &self.begun.lock().unwrap()].concat()
     }
     fn clocks_owed(&self) -> Vec<BootId> {
         Vec::new()
@@ -121,6 +127,7 @@ impl Feed for FakeFeed {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(CursorError::Write { path: "cursor".into(), source });
         }
+        self.begun.lock().unwrap().push(bounds);
         self.log.lock().unwrap().push(Act::Begin(bounds.from.0, bounds.to.0));
         Ok(())
     }
@@ -133,6 +140,7 @@ impl Feed for FakeFeed {
         let mut cursor = self.cursor.lock().unwrap();
         assert_eq!(*cursor, bounds.from, "confirmed in order, without holes");
         *cursor = bounds.to;
+        self.begun.lock().unwrap().retain(|open| *open != bounds);
         self.log.lock().unwrap().push(Act::Confirm(bounds.from.0, bounds.to.0));
         Ok(())
     }
@@ -157,6 +165,7 @@ struct FakeUplink {
     /// Bytes of each member by its first number: they never change.
     bytes: Arc<Mutex<BTreeMap<u64, bytes::Bytes>>>,
     stall: bool,
+    looks: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Uplink for FakeUplink {
@@ -179,6 +188,9 @@ impl Uplink for FakeUplink {
         }
         members.iter().map(|m| (self.script)(self.attempts, m.first.0)).collect()
     }
+    async fn keep_house(&mut self, _now: Stamp) {
+        self.looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 struct Rig {
@@ -186,6 +198,7 @@ struct Rig {
     feed: Arc<FakeFeed>,
     handle: Handle,
     bytes: Arc<Mutex<BTreeMap<u64, bytes::Bytes>>>,
+    looks: Arc<std::sync::atomic::AtomicU64>,
 }
 
 const WINDOW: Limits = Limits { member_bytes: 1 << 20, members: 8, delivery_bytes: 1 << 20, window: 4 };
@@ -212,6 +225,7 @@ fn rig_with(
     prepare(&mut feed);
     let feed = Arc::new(feed);
     let bytes = Arc::new(Mutex::new(BTreeMap::new()));
+    let looks = Arc::default();
     let uplink = FakeUplink {
         log: Arc::clone(&log),
         attempts: 0,
@@ -219,6 +233,7 @@ fn rig_with(
         limits,
         bytes: Arc::clone(&bytes),
         stall,
+        looks: Arc::clone(&looks),
     };
     let settings = Settings {
         name: "fake".into(),
@@ -228,14 +243,16 @@ fn rig_with(
             gateway: "g".into(),
             site: None,
             state_dir: "/nowhere".into(),
+            pseudonyms: None,
             window: DeviceTimeWindow::default(),
         },
         retry: retry::Limits { min: Duration::from_millis(1), max: Duration::from_millis(5) },
         stuck_interval: Duration::from_millis(300),
+        housekeeping: Duration::from_millis(20),
     };
     let handle =
         start_task(uplink, Arc::clone(&feed), settings, Arc::new(StillClock), &Metrics::default()).unwrap();
-    Rig { log, feed, handle, bytes }
+    Rig { log, feed, handle, bytes, looks }
 }
 
 impl Rig {
@@ -476,4 +493,42 @@ async fn a_drain_does_not_wait_for_what_cannot_succeed() {
     let (drained, _) = rig.drain(Duration::from_millis(250)).await;
     assert_eq!(drained, Drained::TimedOut);
     assert!(started.elapsed() < Duration::from_millis(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_uplink_holds_no_reading_and_makes_its_batch_again_from_the_journal() {
+    let dead = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let broken = Arc::clone(&dead);
+    let rig = rig(
+        10,
+        1 << 20,
+        |_| {},
+        move |_, _| match broken.load(std::sync::atomic::Ordering::Relaxed) {
+            true => throttled(),
+            false => Delivery::Confirmed,
+        },
+    );
+    rig.until("a batch under way", |rig| deliveries(&rig.log.lock().unwrap()).len() > 2).await;
+    let watcher = rig.handle.watcher();
+    let patience = Duration::from_secs(10);
+    let held = tokio::task::spawn_blocking(move || watcher.hold(patience)).await.unwrap().unwrap();
+    let reads = |rig: &Rig| rig.feed.reads.load(std::sync::atomic::Ordering::Relaxed);
+    let (sent, read) = (deliveries(&rig.log.lock().unwrap()).len(), reads(&rig));
+    dead.store(false, std::sync::atomic::Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(deliveries(&rig.log.lock().unwrap()).len(), sent, "it sends while it is held");
+    drop(held);
+    rig.until("delivered", |rig| rig.feed.cursor() == Seq(10)).await;
+    assert!(reads(&rig) > read, "the batch is not from memory");
+    let (drained, log) = rig.drain(Duration::from_secs(1)).await;
+    assert_eq!(drained, Drained::Empty);
+    let begun = log.iter().filter(|act| matches!(act, Act::Begin(..))).count();
+    assert_eq!(begun, 1, "within the same bounds: {log:?}");
+}
+
+#[tokio::test]
+async fn an_uplink_keeps_house_although_nothing_is_delivered() {
+    let rig = rig(0, 1 << 20, |_| {}, |_, _| Delivery::Confirmed);
+    rig.until("looked twice", |rig| rig.looks.load(std::sync::atomic::Ordering::Relaxed) > 1).await;
+    assert!(deliveries(&rig.log.lock().unwrap()).is_empty());
 }

@@ -1,9 +1,14 @@
 //! What a forwarder needs of the journal, in one place: so that its tests can bring faults.
+//!
+//! It is also the one place where device names turn into pseudonyms: what an uplink sends has come through here.
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::clock::BootId;
 use crate::journal::{Bounds, ClockNote, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
+use crate::privacy::Pseudonyms;
 
 /// How much waits behind a cursor; for `status`.
 pub(super) trait Backlog: Send + Sync {
@@ -32,11 +37,16 @@ pub(super) trait Feed: Backlog + 'static {
 pub(super) struct JournalFeed {
     journal: Journal,
     cursor: UplinkCursor,
+    pseudonyms: Option<Arc<Pseudonyms>>,
 }
 
 impl JournalFeed {
-    pub(super) const fn new(journal: Journal, cursor: UplinkCursor) -> Self {
-        Self { journal, cursor }
+    pub(super) const fn new(
+        journal: Journal,
+        cursor: UplinkCursor,
+        pseudonyms: Option<Arc<Pseudonyms>>,
+    ) -> Self {
+        Self { journal, cursor, pseudonyms }
     }
 }
 
@@ -54,7 +64,11 @@ impl Feed for JournalFeed {
         self.journal.watch_watermark()
     }
     fn read(&self, from: Seq, max: usize) -> Result<Page, ReadError> {
-        self.journal.read_for(&self.cursor, from, max)
+        let mut page = self.journal.read_for(&self.cursor, from, max)?;
+        if let Some(pseudonyms) = &self.pseudonyms {
+            pseudonyms.conceal(&mut page);
+        }
+        Ok(page)
     }
     fn open(&self) -> Vec<Bounds> {
         self.cursor.open()

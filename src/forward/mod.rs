@@ -18,6 +18,7 @@ mod driver;
 mod feed;
 pub mod firehose;
 mod hands;
+mod hold;
 mod label;
 pub mod member;
 mod pace;
@@ -33,12 +34,14 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 pub use driver::Drained;
+pub use hold::Held;
 pub use member::Member;
 pub use status::{Metrics, State, Status, Watcher};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stamp};
 use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
+use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
 use driver::Driver;
 use feed::JournalFeed;
@@ -99,6 +102,10 @@ pub trait Uplink: Send + 'static {
     /// Delivers members and says what became of each, in the same order. Ends by itself within a bounded time. May
     /// be dropped half-way (at shutdown): what was not answered counts as not delivered.
     fn deliver(&mut self, members: &[Member]) -> impl Future<Output = Vec<Delivery>> + Send;
+    /// Keeps its own bounds on what it holds, also while nothing is delivered; called now and then while it rests.
+    fn keep_house(&mut self, _now: Stamp) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// Who this gateway is, as far as uplinks need it.
@@ -107,6 +114,8 @@ pub struct Origin {
     pub gateway: String,
     pub site: Option<String>,
     pub state_dir: PathBuf,
+    /// Where an uplink is to be told pseudonyms.
+    pub pseudonyms: Option<Arc<Pseudonyms>>,
     /// How far a wearable's stamp may lie from arrival, where that is judged on the way out.
     pub window: DeviceTimeWindow,
 }
@@ -192,7 +201,8 @@ pub fn spawn(
     let cursor =
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
     cursor.set_required(config.required);
-    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor));
+    let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
+    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms));
     let settings = driver::Settings {
         name: name.clone(),
         encoding: config.encoding,
@@ -203,6 +213,7 @@ pub fn spawn(
         origin: origin.clone(),
         retry: retry::Limits::default(),
         stuck_interval: driver::STUCK_INTERVAL,
+        housekeeping: driver::HOUSEKEEPING,
     };
     match &config.kind {
         config::UplinkKind::Directory(directory) => {
@@ -225,8 +236,9 @@ fn start_task<U: Uplink, F: feed::Feed>(
 ) -> Result<Handle, SetupError> {
     let board = Board::new(&settings.name, uplink.kind(), metrics);
     let (drain, draining) = tokio::sync::watch::channel(None);
-    let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>);
-    let retry_now = watcher.retry_signal();
-    let driver = Driver::new(uplink, feed, settings, clock, board, draining, retry_now)?;
+    let (holder, hold) = hold::pair();
+    let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>, holder);
+    let signals = driver::Signals { draining, retry_now: watcher.retry_signal(), hold };
+    let driver = Driver::new(uplink, feed, settings, clock, board, signals)?;
     Ok(Handle { watcher, drain, task: tokio::spawn(driver.run()) })
 }

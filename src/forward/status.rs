@@ -4,6 +4,7 @@
 //! act, after [`PATIENCE`] failures in a row when it may mend itself; and one info line when it is back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::directory::StoreMetrics;
 use super::feed::Backlog;
+use super::hold::{Held, Holder};
 use super::label::UplinkLabel;
 use super::{Failure, Member};
 
@@ -145,7 +147,7 @@ impl Board {
         board
     }
 
-    pub(super) fn watcher(&self, backlog: Arc<dyn Backlog>) -> Watcher {
+    pub(super) fn watcher(&self, backlog: Arc<dyn Backlog>, holder: Holder) -> Watcher {
         Watcher {
             name: Arc::clone(&self.name),
             kind: self.kind,
@@ -154,6 +156,7 @@ impl Board {
             ages: self.ages.subscribe(),
             retry: Arc::clone(&self.retry),
             backlog,
+            holder,
         }
     }
 
@@ -233,6 +236,7 @@ pub struct Watcher {
     ages: watch::Receiver<Ages>,
     retry: Arc<Notify>,
     backlog: Arc<dyn Backlog>,
+    holder: Holder,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -253,6 +257,12 @@ impl Watcher {
     /// Tries a failing uplink again now: after a reload, or when the operator has mended something.
     pub fn retry_now(&self) {
         self.retry.notify_one();
+    }
+
+    /// Makes the uplink let go of every reading it holds, until the returned value is dropped; see [`Held`]. Blocking.
+    /// `None`: a delivery was still under way after `patience`.
+    pub fn hold(&self, patience: Duration) -> Option<Held> {
+        self.holder.hold(patience)
     }
 
     pub(super) fn retry_signal(&self) -> Arc<Notify> {

@@ -134,6 +134,14 @@ impl<F: Feed> Workshop<F> {
         !self.lines.is_empty()
     }
 
+    /// Holds no line any more; goes on where the uplink stands.
+    pub(super) fn let_go(&mut self) {
+        self.lines.clear(0);
+        self.encoder.shrink(0);
+        self.from = self.feed.cursor();
+        self.position = self.from;
+    }
+
     /// Blocking.
     pub(super) fn work(&mut self, job: Job) -> Outcome {
         let result = match job {
@@ -177,7 +185,9 @@ impl<F: Feed> Workshop<F> {
                 self.begin_anew(self.from, known);
                 return self.next_batch(close);
             }
-            Err(error) => return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY).into()),
+            Err(error) => {
+                return Err(Failure::new("cursor", error.to_string()).remedy(CURSOR_REMEDY).into());
+            }
         }
         let tally = self.lines.tally();
         self.finish(bounds, if full { usize::MAX } else { IDLE_BUFFER });

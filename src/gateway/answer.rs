@@ -5,18 +5,31 @@ use serde_json::{Value, json};
 
 use super::look;
 use super::status::Sources;
-use crate::control::{Answer, Refusal, RefusalKind, Request};
+use crate::audit::{Act, Outcome, Who};
+use crate::control::{Answer, Peer, Refusal, RefusalKind, Request};
 use crate::journal::SalvageError;
+use crate::privacy::erase::{self, Place, Wish};
 
 /// Carries a request out.
-pub fn answer(request: &Request, sources: &Sources) -> Answer {
+pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
+    let who = Who::peer(peer.uid, peer.pid);
     match request {
-        Request::Status => to_value(&sources.status()),
+        Request::Status => {
+            // Payloads that were not understood are shown as they came.
+            sources.scribe.access(&who, "status");
+            to_value(&sources.status())
+        }
         Request::UplinkList => {
             let uplinks: Vec<_> = sources.uplinks.iter().map(|uplink| uplink.status()).collect();
             Ok(json!({ "uplinks": to_value(&uplinks)?, "left_behind": to_value(&sources.left_behind())? }))
         }
-        Request::UplinkForget { name } => forget(name, sources),
+        Request::UplinkForget { name } => {
+            let answer = forget(name, sources);
+            if answer.is_ok() {
+                sources.scribe.note(&who, &Act::UplinkForget { uplink: name.clone() }, Outcome::Done);
+            }
+            answer
+        }
         Request::JournalInspect => Ok(look::inspect(&sources.journal)),
         Request::JournalVerify { generation } => to_value(&look::verify(&sources.journal, *generation)),
         Request::JournalSalvage { generation } => match sources.journal.salvage(*generation, &mut || {}) {
@@ -25,7 +38,9 @@ pub fn answer(request: &Request, sources: &Sources) -> Answer {
             Err(SalvageError::NotDamaged(_)) => Ok(Value::Null),
             Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
         },
+        Request::Erase(wish) => erase(wish, &who, sources),
         Request::JournalPage { from } => {
+            sources.scribe.export(&who, *from);
             let page = look::page(
                 &sources.journal,
                 &sources.gateway,
@@ -57,6 +72,23 @@ fn forget(name: &str, sources: &Sources) -> Answer {
         }
         Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
     }
+}
+
+fn erase(wish: &Wish, who: &Who, sources: &Sources) -> Answer {
+    let Ok(_alone) = sources.erasing.try_lock() else {
+        let message = "another device is being erased; try it again when that is done";
+        return Err(Refusal::new(RefusalKind::Impossible, message));
+    };
+    let place = Place {
+        state_dir: sources.state_dir.clone(),
+        gateway: &sources.gateway,
+        journal: &sources.journal,
+        uplinks: &sources.uplinks,
+        lakes: &sources.lakes,
+        pseudonyms: sources.pseudonyms.as_deref(),
+    };
+    let report = erase::recorded(&place, wish, &sources.scribe, who);
+    to_value(&report.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?)
 }
 
 fn to_value(value: &impl Serialize) -> Result<Value, Refusal> {

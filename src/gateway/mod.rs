@@ -21,19 +21,22 @@ mod waiting;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use crate::audit::{Act, Audit, AuditError, Outcome, Scribe, Who};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::control::Call;
 use crate::forward::{self, Origin};
 use crate::health::{Health, Phase};
 use crate::journal::{self, Journal, Trouble};
+use crate::privacy::{KeyError, Pseudonyms};
 use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::state::{StateDir, StateError};
@@ -75,6 +78,10 @@ pub enum GatewayError {
     Mapping(String),
     #[error(transparent)]
     Uplink(#[from] forward::SpawnError),
+    #[error("uplinks are to be told pseudonyms in place of names: {0}")]
+    Pseudonyms(#[from] KeyError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("signals cannot be heard: {0}")]
     Signals(io::Error),
     #[error("the {stage} ended unasked{}", if *.panicked { ", by a panic" } else { "" })]
@@ -183,17 +190,40 @@ impl Gateway {
         accounted::register(&mut registry, &journal, config.http.device_metrics);
         stages.start("journal", driver.run());
 
+        let pseudonyms = setup_pseudonyms(&config).await?;
+        let audit = Audit::open(setup.state.path())?;
+        let scribe = Scribe::new(audit, clock.clone());
+        scribe.note(
+            &Who::me(),
+            &Act::Start {
+                version: env!("CARGO_PKG_VERSION"),
+                configuration: fingerprint(&config),
+                pseudonym_key: pseudonyms.as_ref().map(|pseudonyms| pseudonyms.key_id()),
+            },
+            Outcome::Done,
+        );
+        tell_head(&scribe);
         let origin = Origin {
             gateway: id.clone(),
             site: config.gateway.site.clone(),
             state_dir: setup.state.path().to_owned(),
+            pseudonyms: pseudonyms.clone(),
             window: DeviceTimeWindow::new(config.clock.device_past, config.clock.device_future),
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);
         let mut uplinks = Vec::new();
+        let placed = journal.uplinks();
         for uplink in &config.uplinks {
             let clock = clock.clone();
+            if !placed.iter().any(|place| place.name() == uplink.name()) {
+                let act = Act::UplinkAdd {
+                    uplink: uplink.name().to_owned(),
+                    kind: uplink.kind.label(),
+                    pseudonyms: uplink.pseudonymous(),
+                };
+                scribe.note(&Who::me(), &act, Outcome::Done);
+            }
             uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
         }
 
@@ -210,6 +240,11 @@ impl Gateway {
             listener: intake.listener(),
             externals: intake.externals(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
+            scribe,
+            state_dir: setup.state.path().to_owned(),
+            lakes: config.lakes(),
+            pseudonyms,
+            erasing: Mutex::new(()),
         });
         stages.start("clock", until(clock.supervise(), stopped.clone()));
         if let Some((listener, address)) = http {
@@ -272,7 +307,7 @@ impl Gateway {
                     // Looks at files; who asked waits for it, the gateway does not.
                     tokio::task::spawn_blocking(move || {
                         // Who asked may have gone away.
-                        let _ = call.answer.send(answer::answer(&call.request, &sources));
+                        let _ = call.answer.send(answer::answer(&call.request, call.peer, &sources));
                     });
                 }
                 ended = self.stages.ended() => return Some(ended),
@@ -313,12 +348,21 @@ impl Gateway {
                     tracing::error!(%error, "the journal's keys stay as they are");
                 }
                 match reload::changes(&self.setup.config, &fresh) {
-                    Ok(changes) => tracing::info!(
-                        taken = %changes.taken.join(", "),
-                        needs_restart = %changes.restart.join(", "),
-                        level,
-                        "configuration read again; users are always read at once"
-                    ),
+                    Ok(changes) => {
+                        tracing::info!(
+                            taken = %changes.taken.join(", "),
+                            needs_restart = %changes.restart.join(", "),
+                            level,
+                            "configuration read again; users are always read at once"
+                        );
+                        let configuration = fingerprint(&fresh);
+                        self.note(Act::Reload {
+                            configuration,
+                            taken: changes.taken,
+                            needs_restart: changes.restart,
+                        })
+                        .await;
+                    }
                     Err(error) => tracing::error!(%error, "the configurations cannot be compared"),
                 }
                 self.setup.config.log = fresh.log;
@@ -328,6 +372,19 @@ impl Gateway {
         }
         self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
         notify::ready();
+    }
+
+    /// Adds an entry to the audit log.
+    async fn note(&self, act: Act) {
+        let scribe = self.sources.scribe.clone();
+        let noted = move || {
+            scribe.note(&Who::me(), &act, Outcome::Done);
+            if act == Act::Stop {
+                tell_head(&scribe);
+            }
+        };
+        // What went wrong was told.
+        let _ = tokio::task::spawn_blocking(noted).await;
     }
 
     /// Stops in good order; tells which tasks panicked on the way.
@@ -363,6 +420,7 @@ impl Gateway {
             Ok(ended) => panicked.extend(ended),
             Err(_) => tracing::error!(left = self.stages.count(), "not every task ended in time"),
         }
+        self.note(Act::Stop).await;
         tracing::info!("stopped");
         panicked
     }
@@ -379,6 +437,26 @@ fn serving(listener: Arc<std::net::TcpListener>) -> Result<TcpListener, GatewayE
         let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         GatewayError::Bind { key: "http.bind", address, source }
     })
+}
+
+async fn setup_pseudonyms(config: &Config) -> Result<Option<Arc<Pseudonyms>>, GatewayError> {
+    let config = config.clone();
+    match tokio::task::spawn_blocking(move || Pseudonyms::configured(&config)).await {
+        Ok(pseudonyms) => Ok(pseudonyms?.map(Arc::new)),
+        Err(_) => Err(GatewayError::Ended { stage: "key's reading".to_owned(), panicked: true }),
+    }
+}
+
+/// Logs where the audit log ends, so that somebody else's copy of the log is a witness.
+fn tell_head(scribe: &Scribe) {
+    if let Some(head) = scribe.head() {
+        tracing::info!(entries = head.n, hash = head.hash, "audit log");
+    }
+}
+
+/// SHA-256 of the settings in force, as `fogbeat check` prints them.
+fn fingerprint(config: &Config) -> String {
+    hex::encode(Sha256::digest(config.to_toml().unwrap_or_default()))
 }
 
 /// Tells the clock which boots have stored readings.

@@ -1,15 +1,18 @@
 //! The document behind `fogbeat status` and `/status`. No health data, no secrets.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::accounted::Accounted;
+use crate::audit::{Head, Scribe};
 use crate::clock::{self, SystemClock};
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
+use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
@@ -39,6 +42,9 @@ pub struct Status {
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
+    /// Where the audit log ends: what is noted down elsewhere tells later whether it was written anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Head>,
 }
 
 /// A place in the journal that no configured uplink has.
@@ -73,6 +79,13 @@ pub struct Sources {
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
     pub uplinks: Vec<forward::Watcher>,
+    pub scribe: Scribe,
+    pub state_dir: PathBuf,
+    /// Directory uplinks' lakes, by the uplinks' names.
+    pub lakes: Vec<(String, PathBuf)>,
+    pub pseudonyms: Option<Arc<Pseudonyms>>,
+    /// Held while a device is erased.
+    pub erasing: Mutex<()>,
 }
 
 impl Sources {
@@ -95,6 +108,7 @@ impl Sources {
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
             left_behind: self.left_behind(),
+            audit: self.scribe.head(),
         }
     }
 

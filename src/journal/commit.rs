@@ -32,6 +32,8 @@ pub enum Order {
     Commit,
     /// Goes on in a new generation, if this one is still the head.
     Leave(u32),
+    /// Commits, and goes on in a new generation unless the head is empty.
+    Roll,
     /// Ends the generation; nothing is appended after it.
     Seal,
 }
@@ -97,6 +99,10 @@ impl Committer {
             match order {
                 Order::Commit => self.commit(),
                 Order::Leave(number) => self.leave(number),
+                Order::Roll => {
+                    self.commit();
+                    self.roll();
+                }
                 Order::Seal => self.seal(),
             }
             self.inner.committed.notify_one();
@@ -190,6 +196,9 @@ impl Committer {
             }
             return Err(error);
         }
+        if *next_n == 0 {
+            self.inner.rolls.begun();
+        }
         *next_n += readings.len() as u32;
         let (number, next) = (generation.number(), *next_n);
         self.inner.watermark.send_replace(Seq::new(number, next));
@@ -246,6 +255,15 @@ impl Committer {
         }
     }
 
+    fn roll(&mut self) {
+        if let Head::Open { generation, next_n, .. } = &self.head
+            && *next_n > 0
+        {
+            let (number, count) = (generation.number(), *next_n);
+            self.roll_over(number, count);
+        }
+    }
+
     /// The group is durable already: a roll-over that fails is tried again at the next look.
     fn roll_over(&mut self, number: u32, count: u32) {
         if matches!(self.prepared, Prepared::No) && self.room(quota::FRESH).is_err() {
@@ -273,6 +291,7 @@ impl Committer {
         let generation = made?;
         self.spool.promote(&generation, before)?;
         self.inner.watermark.send_replace(Seq::new(generation.number(), 0));
+        self.inner.rolls.emptied();
         self.encoder.seal_with(generation.sealer().cloned());
         self.head = Head::Open { generation, next_n: 0, named: Vec::new() };
         // From here on another database grows.

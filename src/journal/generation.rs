@@ -271,6 +271,18 @@ impl Generation {
         })
     }
 
+    /// Up to `most` values of any kind with keys from `from` on, in order.
+    pub fn values(&self, from: u64, most: usize) -> Result<Vec<(u64, sled::IVec)>, GenerationError> {
+        fenced(|| {
+            let mut values = Vec::new();
+            for item in self.db()?.range(from.to_be_bytes()..).take(most) {
+                let (key, value) = item?;
+                values.push((number_of(&key), value));
+            }
+            Ok(values)
+        })
+    }
+
     /// Device names by their number in this generation. Damaged ones, and those whose key is not among `keys`, are left
     /// out.
     pub fn names(&self, keys: &Keys) -> Result<HashMap<u32, Arc<str>>, GenerationError> {

@@ -167,6 +167,11 @@ pub enum Found {
 }
 
 impl Record {
+    /// Numbers that were removed because a person asked for it.
+    pub fn erased(&self) -> u64 {
+        self.missing.iter().filter(|missing| missing.cause == GapCause::Erased).map(Missing::count).sum()
+    }
+
     /// The gaps of a generation that was thinned, each with its position (as an n): the last ones before its end, in
     /// order. The summaries before them are fewer than the readings were, so that there is always room.
     pub fn gaps_behind_summaries(&self) -> impl Iterator<Item = (u32, &Missing)> {
@@ -183,7 +188,9 @@ impl Record {
             devices: BTreeMap::new(),
         };
         let mut n = first;
-        for missing in self.missing.iter().filter(|missing| missing.last >= first && missing.first < end) {
+        // In order; after an erasure there are many.
+        let known = self.missing.partition_point(|missing| missing.last < first);
+        for missing in self.missing.iter().skip(known).take_while(|missing| missing.first < end) {
             if missing.first > n {
                 out.push(lost(n, missing.first));
             }

@@ -33,6 +33,7 @@ mod cursor;
 mod debts;
 mod devices;
 mod disk;
+mod erase;
 mod generation;
 mod identity;
 mod intake;
@@ -43,6 +44,7 @@ mod metrics;
 mod policy;
 mod proof;
 mod quota;
+mod roll;
 pub mod salvage;
 mod spool;
 mod tally;
@@ -69,6 +71,7 @@ pub use cursor::UplinkCursor;
 pub use debts::ClockNote;
 pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
+pub use erase::{EraseError, Erased};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
 pub use manifest::Missing;
 pub use manifest::State as GenerationState;
@@ -137,6 +140,7 @@ struct Inner {
     told: told::Told,
     watermark: watch::Sender<Seq>,
     close: watch::Sender<bool>,
+    rolls: roll::Rolls,
     dedupe_window: Duration,
     /// Bytes that the quarantine may take.
     quarantine: u64,
@@ -271,6 +275,7 @@ impl Journal {
             told: told::Told::new(),
             watermark: watch::Sender::new(end),
             close: watch::Sender::new(false),
+            rolls: roll::Rolls::new(settings.generation_age),
             dedupe_window: settings.dedupe_window,
             quarantine: settings.quarantine.as_u64(),
             repair: Notify::new(),
@@ -647,6 +652,10 @@ impl Journal {
         self.trim_quarantine();
         inner.keeper.turn(&inner.spool, &cursors, &|| self.thin_one());
         inner.spool.close_idle();
+        if inner.rolls.aged() {
+            inner.rolls.ask();
+            inner.intake.changed.notify_one();
+        }
         let generations = self.generations();
         inner.metrics.generations.set(generations.len() as i64);
         inner.metrics.encryption(&inner.spool.encryption());
@@ -708,6 +717,13 @@ impl Driver {
                 && !self.order(Order::Leave(number)).await
             {
                 break;
+            }
+            if let Some(roll) = self.inner.rolls.due() {
+                let rolled = self.order(Order::Roll).await;
+                self.inner.rolls.done(roll);
+                if !rolled {
+                    break;
+                }
             }
             let decision = self.policy.decide(self.inner.intake.group(), Instant::now());
             match decision {

@@ -98,6 +98,8 @@ pub enum GapCause {
     Thinned,
     /// Not for this uplink; or sealed with a key that is not at hand: kept, and perhaps exported one day.
     Withheld,
+    /// Removed because a person asked for it.
+    Erased,
 }
 
 /// The bounds of one batch: everything at or after `from` and before `to` in the journal's order.

@@ -233,11 +233,13 @@ impl Life {
             encoding: Encoding::Gzip,
             from: config::From::Oldest,
             required: true,
+            pseudonyms: None,
             kind: config::UplinkKind::Directory(directory),
         };
         let batch =
             config::Batch { max_age: Duration::from_millis(20), max_bytes: bytesize::ByteSize::kib(256) };
         let origin = Origin {
+            pseudonyms: None,
             gateway: "gym-12".into(),
             site: None,
             state_dir: self.state.clone(),

@@ -26,7 +26,7 @@ const DEFAULT_SHARE: u64 = 4;
 /// the first day that was right since: from that one on its age counts. Readers of the lake do not look at it.
 const GUESSED: &str = ".guessed";
 /// Name part of a file that is not complete.
-const TEMPORARY: &str = ".tmp";
+pub(super) const TEMPORARY: &str = ".tmp";
 
 /// The lake could not take a member.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl StoreError {
         self.cause() != "io"
     }
 
-    pub(super) fn remedy(&self) -> String {
+    pub fn remedy(&self) -> String {
         match self {
             Self::Io { path, .. } => match self.cause() {
                 "permission" => format!("give the daemon's user write access to {}", path.display()),
@@ -175,6 +175,24 @@ impl Store {
         self.metrics.bytes.get_or_create(&self.label()).set(i64::try_from(ledger.total).unwrap_or(i64::MAX));
         self.ledger = Some(ledger);
         Ok(())
+    }
+
+    /// Removes days that are too old or too much. Does nothing where there is no lake yet.
+    pub(super) fn keep_house(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        if !self.root.is_dir() {
+            return Ok(());
+        }
+        let today = OffsetDateTime::from_unix_timestamp(now_ms.div_euclid(1000));
+        let today = today.unwrap_or(OffsetDateTime::UNIX_EPOCH).date();
+        // Walked through anew: it may have been changed by others, and by an erasure.
+        let mut ledger = self.open()?;
+        let name = day_name(today);
+        let kept = self
+            .remove_aged(&mut ledger, &name, today, false)
+            .and_then(|()| self.make_room(&mut ledger, &name, 0, false));
+        self.metrics.bytes.get_or_create(&self.label()).set(i64::try_from(ledger.total).unwrap_or(i64::MAX));
+        self.ledger = Some(ledger);
+        kept
     }
 
     /// Walks through the lake once: sums the days up and removes what an interrupted write left.
@@ -319,12 +337,12 @@ fn day_name(date: Date) -> String {
     format!("dt={:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
-fn failed<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
+pub(super) fn failed<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
     move |source| StoreError::Io { act, path: path.to_owned(), source }
 }
 
 /// The directories in `path`, with their names.
-fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+pub(super) fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(failed("read", path))? {
         let entry = entry.map_err(failed("read", path))?;
@@ -357,7 +375,7 @@ fn make_directories(root: &Path, directory: &Path) -> Result<(), StoreError> {
 }
 
 /// Temporary file, fsync, rename, fsync of the directory.
-fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = directory.join(format!("{name}{TEMPORARY}"));
     let path = directory.join(name);
     let write = || -> io::Result<()> {

@@ -45,6 +45,7 @@ fn lake(path: &Path, max_bytes: Option<u64>) -> Directory {
         gateway: "gym/12".into(),
         site: None,
         state_dir: PathBuf::new(),
+        pseudonyms: None,
         window: DeviceTimeWindow::default(),
     };
     Directory::new("lake", &config, &origin, StoreMetrics::default())
@@ -154,6 +155,19 @@ async fn a_directory_that_may_not_be_written_names_the_remedy() {
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let answers = lake(root.path(), None).deliver(&[member(100, NOON, 50)]).await;
     assert!(matches!(&answers[0], Delivery::Stuck(failure) if failure.cause == "permission"), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_is_too_old_goes_although_nothing_is_delivered() {
+    let root = tempfile::tempdir().unwrap();
+    let mut lake = lake(root.path(), None);
+    assert_eq!(lake.deliver(&[member(1, NOON, 10)]).await, [Delivery::Confirmed]);
+    let later = |days: i64, quality| Stamp { uptime_ms: 0, wall_ms: NOON + days * DAY, quality };
+    lake.keep_house(later(29, WallQuality::Synced)).await;
+    lake.keep_house(later(20_000, WallQuality::Unsynced)).await;
+    assert_eq!(files(root.path()).len(), 1);
+    lake.keep_house(later(32, WallQuality::Synced)).await;
+    assert!(files(root.path()).is_empty());
 }
 
 #[tokio::test]

@@ -90,6 +90,7 @@ fn label(cause: GapCause) -> Cause {
             GapCause::Evicted => "evicted",
             GapCause::Thinned => "thinned",
             GapCause::Withheld => "withheld",
+            GapCause::Erased => "erased",
         },
     }
 }

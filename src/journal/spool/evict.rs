@@ -154,7 +154,8 @@ impl Spool {
             }
         }
         let name = |device: u32| {
-            tail.name(device, &keys).ok().flatten().unwrap_or_else(|| unnamed(number, device)).to_string()
+            let known = tail.name(device, &keys).ok().flatten();
+            known.unwrap_or_else(|| unnamed(number, device)).to_string()
         };
         let counts = found.into_iter().map(|counts| {
             let mut named = Counts::new();

@@ -247,6 +247,8 @@ impl Spool {
             }
             if n == before {
                 verified.missing += u64::from(limit.saturating_sub(n));
+                let erased = self.record_at_or_after(number).map_or(0, |(_, record)| record.erased());
+                verified.missing = verified.missing.saturating_sub(erased);
                 return Ok(verified);
             }
         }

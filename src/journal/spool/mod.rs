@@ -11,6 +11,7 @@
 //! ```
 
 mod account;
+mod erase;
 mod evict;
 mod head;
 mod house;

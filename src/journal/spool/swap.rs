@@ -48,7 +48,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the manifest cannot be written; the old database is the generation then. [`io::ErrorKind::NotFound`] when
-    /// there is no such generation any more.
+    /// there is no such generation any more, or it is not there to be read.
     pub fn swap(&self, number: u32, revision: u32, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         self.swap_if(|| true, number, revision, change).map(|_| ())
     }
@@ -72,6 +72,10 @@ impl Spool {
         let old = self.dir_of(&state, number);
         let mut manifest = state.manifest.clone();
         let record = manifest.generations.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        if record.state != State::Sealed {
+            // Evicted, or found damaged, meanwhile.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         record.revision = revision;
         change(record);
         manifest.store(&*self.disk, &self.dir)?;

@@ -220,15 +220,15 @@ impl Spool {
                 let mut summaries = Vec::new();
                 match block::decode_summaries(&stored.value, &keys, &mut summaries) {
                     Ok(_) => {}
-                    Err(BlockError::Checksum) if self.may_condemn(number) => {
-                        let cause = format!("the summaries at {} are damaged", stored.first_n);
-                        return Err(self.condemn(number, &cause));
-                    }
                     Err(BlockError::Sealed(_)) => {
                         // Their readings are told of as thinned; they themselves are kept for when the key is back.
                         self.keep_withheld(number).map_err(|error| failed(error.into()))?;
                         k = known.count;
                         break;
+                    }
+                    Err(BlockError::Checksum) if self.may_condemn(number) => {
+                        let cause = format!("the summaries at {} are damaged", stored.first_n);
+                        return Err(self.condemn(number, &cause));
                     }
                     Err(error) => {
                         tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");
