@@ -25,7 +25,7 @@ mod hearts;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config;
