@@ -236,12 +236,14 @@ async fn damaged_generations_and_counts_by_device_go_as_well() {
     std::fs::create_dir_all(&quarantine).unwrap();
     std::fs::write(quarantine.join("db"), NAME).unwrap();
     let manifest = rig.dir.path().join("spool/manifest.json");
-    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let before = std::fs::read(&manifest).unwrap();
+    let mut kept: serde_json::Value =
+        serde_json::from_slice(crate::files::without_sum(&before).unwrap()).unwrap();
     kept["generations"]["9"] = serde_json::json!({
         "state": "evicted", "spool": "x", "boot": "", "created_ms": 0, "count": 30,
         "missing": [{ "first": 0, "last": 29, "cause": "evicted", "devices": { NAME: 10, "aaa": 20 } }],
     });
-    std::fs::write(&manifest, kept.to_string()).unwrap();
+    std::fs::write(&manifest, crate::files::with_sum(kept.to_string().into_bytes())).unwrap();
     let journal = rig.offline();
     let erased = journal.erase(NAME, false).unwrap();
     assert_eq!((erased.readings, erased.quarantined), (500, 1));
@@ -249,6 +251,8 @@ async fn damaged_generations_and_counts_by_device_go_as_well() {
     assert!(!quarantine.exists());
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("aaa") && !text.contains(NAME), "{text}");
+    let copy = std::fs::read_to_string(manifest.with_file_name("manifest.copy")).unwrap();
+    assert!(!copy.contains(NAME), "{copy}");
 }
 
 #[tokio::test]
