@@ -1,6 +1,12 @@
 //! A lost key, by the real binary: new readings go on, the old ones are told as withheld, kept, and there again when the
 //! key is back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
 mod support;

@@ -268,7 +268,9 @@ impl UplinkCursor {
     /// under way has some of it. A batch that is being read meanwhile cannot be begun any more, and is read again.
     pub(super) fn claim(&self, generation: u32) -> bool {
         let mut kept = self.kept();
-        if kept.place.open.iter().any(|bounds| has(bounds, generation)) {
+        // What was confirmed out of order is the other side's as well.
+        let confirmed = kept.confirmed.iter().map(|(bounds, _)| bounds);
+        if kept.place.open.iter().chain(confirmed).any(|bounds| has(bounds, generation)) {
             return false;
         }
         kept.changed.insert(generation);

@@ -111,7 +111,7 @@ const SALVAGE_RETRY: Duration = Duration::from_secs(10);
 /// The same while the disk is in trouble: its return is noticed within this time.
 const TROUBLED: Duration = Duration::from_secs(1);
 /// Least time between two rounds, however often the committer asks.
-const HOUSE_PAUSE: Duration = Duration::from_millis(100);
+const HOUSE_PAUSE: Duration = Duration::from_millis(200);
 /// Delivered generations that are kept to recognise re-sent readings after a restart.
 const KEPT_DELIVERED: usize = 2;
 /// Readings that are read back at start for that purpose.
@@ -535,7 +535,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
-            quota: self.inner.keeper.status(),
+            quota: self.quota(),
             encryption: self.inner.spool.encryption(),
         }
     }
@@ -678,6 +678,11 @@ impl Journal {
         } else {
             tracing::warn!(what, %error, "cannot be written; it is tried again");
         }
+    }
+
+    /// What the journal may take of its disk, and takes.
+    pub fn quota(&self) -> QuotaStatus {
+        self.inner.keeper.status()
     }
 
     /// Whether readings are taken, and what is in the way.

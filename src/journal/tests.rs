@@ -57,6 +57,7 @@ struct Rig {
     size: u64,
     disk: Arc<dyn Disk>,
     key_file: Option<std::path::PathBuf>,
+    dedupe_window: Duration,
 }
 
 struct Running {
@@ -67,11 +68,21 @@ struct Running {
 
 impl Rig {
     fn new(size: u64) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), size, disk: Arc::new(RealDisk), key_file: None }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            size,
+            disk: Arc::new(RealDisk),
+            key_file: None,
+            dedupe_window: config::Journal::default().dedupe_window,
+        }
     }
 
     fn start(&self) -> Running {
-        let settings = config::Journal { key_file: self.key_file.clone(), ..settings(self.size) };
+        let settings = config::Journal {
+            key_file: self.key_file.clone(),
+            dedupe_window: self.dedupe_window,
+            ..settings(self.size)
+        };
         let (journal, driver, recovered) =
             Journal::open(&settings, self.dir.path(), TestClock::new(), Arc::clone(&self.disk)).unwrap();
         Running { journal, driver: tokio::spawn(driver.run()), recovered }
