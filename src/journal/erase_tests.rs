@@ -236,14 +236,14 @@ async fn damaged_generations_and_counts_by_device_go_as_well() {
     std::fs::create_dir_all(&quarantine).unwrap();
     std::fs::write(quarantine.join("db"), NAME).unwrap();
     let manifest = rig.dir.path().join("spool/manifest.json");
-    let before = std::fs::read(&manifest).unwrap();
-    let mut kept: serde_json::Value =
-        serde_json::from_slice(crate::files::without_sum(&before).unwrap()).unwrap();
+    let bytes = std::fs::read(&manifest).unwrap();
+    let text = crate::files::without_sum(&bytes).unwrap();
+    let mut kept: serde_json::Value = serde_json::from_slice(text).unwrap();
     kept["generations"]["9"] = serde_json::json!({
         "state": "evicted", "spool": "x", "boot": "", "created_ms": 0, "count": 30,
         "missing": [{ "first": 0, "last": 29, "cause": "evicted", "devices": { NAME: 10, "aaa": 20 } }],
     });
-    std::fs::write(&manifest, crate::files::with_sum(kept.to_string().into_bytes())).unwrap();
+    std::fs::write(&manifest, kept.to_string()).unwrap();
     let journal = rig.offline();
     let erased = journal.erase(NAME, false).unwrap();
     assert_eq!((erased.readings, erased.quarantined), (500, 1));
