@@ -5,6 +5,8 @@
 //! cargo bench --bench storage -- [--hours 24] [--dir DIR] [--blocks-only]
 //! ```
 //!
+//! Then every generation is thinned, to 10 s and to 1 min, and what that takes and wins is shown.
+//!
 //! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
 //! by the gateway on arrival) and JSON with a stamp of the device and RR in ms.
 #![allow(
@@ -23,12 +25,12 @@ mod hearts;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config;
 use fogbeat::journal::block::decode;
-use fogbeat::journal::{Encoder, Journal, KeySource, Keys, Place, RealDisk, disk_usage};
+use fogbeat::journal::{Encoder, Journal, KeySource, Keys, Place, RealDisk, Thinning, disk_usage};
 use fogbeat::reading::{Contact, DeviceId, DeviceTime, Reading, RrIntervals, RrUnit, Source};
 
 const STRAPS: usize = 40;
@@ -195,6 +197,49 @@ async fn spool(
     (readings, bytes as f64 / readings as f64, generations)
 }
 
+/// Processor time of this process, ms.
+fn cpu_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("procfs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    // utime and stime, in ticks of 10 ms.
+    (fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")) * 10
+}
+
+/// A line of /proc/self/status, KiB.
+fn status_kib(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+}
+
+/// Thins everything there is, and prints each generation's figures.
+fn thin(name: &str, dir: &std::path::Path) {
+    let (journal, _) =
+        Journal::open_offline(&config::Journal::default(), dir, Arc::new(BenchClock), Arc::new(RealDisk))
+            .expect("journal");
+    loop {
+        // The highest mark of memory starts anew.
+        std::fs::write("/proc/self/clear_refs", "5").expect("procfs");
+        let (resident, cpu, started) = (status_kib("VmRSS:"), cpu_ms(), Instant::now());
+        match journal.thin_one().expect("thin") {
+            Thinning::Done(done) => println!(
+                "| {name} | {} to {} s | {} | {} | {:.1} MB to {:.2} MB | {:.2} s | {:.2} s | {:.1} MB |",
+                done.generation,
+                done.level.window_s(),
+                done.readings,
+                done.summaries,
+                done.before as f64 / 1e6,
+                done.after as f64 / 1e6,
+                started.elapsed().as_secs_f64(),
+                (cpu_ms() - cpu) as f64 / 1e3,
+                status_kib("VmHWM:").saturating_sub(resident) as f64 * 1024.0 / 1e6
+            ),
+            Thinning::Spared { .. } => {}
+            Thinning::Nothing => return,
+        }
+    }
+}
+
 fn option(name: &str) -> Option<String> {
     let mut args = std::env::args().skip_while(|arg| arg != name);
     args.next().and_then(|_| args.next())
@@ -223,15 +268,26 @@ async fn main() {
         return;
     }
     println!();
+    let mut dirs = Vec::new();
     println!("| {hours} h at one commit a second | disk blocks, plain | encrypted |");
     println!("|---|---|---|");
     for (name, kind) in KINDS {
         let mut columns = Vec::new();
         for key_file in [None, Some(key_file.clone())] {
             let dir = tempfile::tempdir_in(&base).expect("a directory");
-            let (readings, disk, generations) = spool(kind, hours, dir.path(), key_file).await;
+            let (readings, disk, generations) = spool(kind, hours, dir.path(), key_file.clone()).await;
             columns.push(format!("{disk:.2} B/reading ({readings} readings, {generations} generations)"));
+            if key_file.is_none() {
+                dirs.push((name, dir));
+            }
         }
         println!("| {name} | {} |", columns.join(" | "));
+    }
+    println!(
+        "\n| thinned | generation | readings | summaries | disk | time | processor | memory, at the peak |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, dir) in dirs {
+        thin(name, dir.path());
     }
 }

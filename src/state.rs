@@ -18,6 +18,8 @@ use crate::journal::Trouble;
 
 const LOCK_FILE: &str = "lock";
 const ID_FILE: &str = "gateway-id";
+/// The same once more: with another id, everything that is delivered would seem to come from elsewhere.
+const ID_COPY: &str = "gateway-id.copy";
 /// The lock file holds a number and a path; more is not ours.
 const LOCK_FILE_LIMIT: u64 = 4096;
 
@@ -106,19 +108,56 @@ impl StateDir {
         if let Some(id) = configured {
             return Ok(id.to_owned());
         }
-        let path = self.path.join(ID_FILE);
+        let (path, copy) = (self.path.join(ID_FILE), self.path.join(ID_COPY));
         let failed = |source| StateError::Id { path: path.clone(), source };
-        match std::fs::read_to_string(&path) {
-            Ok(text) if is_made_id(text.trim()) => Ok(text.trim().to_owned()),
-            Ok(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidData, "not what was written"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let id = make_id().map_err(failed)?;
-                crate::files::replace(&path, format!("{id}\n").as_bytes()).map_err(failed)?;
-                Ok(id)
+        let (known, kept) = (read_id(&path).map_err(failed)?, read_id(&copy).map_err(failed)?);
+        let found = match (known, kept) {
+            (Kept::Whole(id), Kept::Whole(same)) if id == same => return Ok(id),
+            (Kept::Whole(id), _) => id,
+            (Kept::Damaged, Kept::Whole(id)) => {
+                tracing::error!(
+                    "the file with the gateway's id is damaged: its copy takes its place; check the disk"
+                );
+                id
             }
-            Err(error) => Err(failed(error)),
+            (Kept::Nothing, Kept::Whole(id)) => id,
+            (Kept::Nothing, Kept::Nothing) => make_id().map_err(failed)?,
+            (_, _) => {
+                let id = make_id().map_err(failed)?;
+                tracing::error!(
+                    id,
+                    "the gateway's id is damaged and cannot be restored: it has a new one from now on; set gateway.id to \
+                     give it back the old one"
+                );
+                id
+            }
+        };
+        let bytes = crate::files::with_sum(found.clone().into_bytes());
+        for place in [&path, &copy] {
+            crate::files::replace(place, &bytes).map_err(failed)?;
         }
+        Ok(found)
     }
+}
+
+/// What a file with an id holds.
+enum Kept {
+    Whole(String),
+    Nothing,
+    Damaged,
+}
+
+fn read_id(path: &Path) -> io::Result<Kept> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::Nothing),
+        Err(error) => return Err(error),
+    };
+    let text = crate::files::without_sum(&bytes).ok().and_then(|text| std::str::from_utf8(text).ok());
+    Ok(match text.map(str::trim).filter(|id| is_made_id(id)) {
+        Some(id) => Kept::Whole(id.to_owned()),
+        None => Kept::Damaged,
+    })
 }
 
 impl Drop for StateDir {
@@ -195,7 +234,17 @@ mod tests {
         assert!(is_made_id(&id), "{id}");
         assert_eq!(state.gateway_id(None).unwrap(), id);
         assert_eq!(state.gateway_id(Some("gym-12")).unwrap(), "gym-12");
-        std::fs::write(dir.path().join(ID_FILE), "").unwrap();
-        state.gateway_id(None).unwrap_err();
+        for damage in ["", "gw-aaaaaaaa\n{\"crc32c\":\"00000000\"}\n"] {
+            std::fs::write(dir.path().join(ID_FILE), damage).unwrap();
+            assert_eq!(state.gateway_id(None).unwrap(), id, "its copy is whole");
+        }
+        std::fs::remove_file(dir.path().join(ID_FILE)).unwrap();
+        assert_eq!(state.gateway_id(None).unwrap(), id);
+        for file in [ID_FILE, ID_COPY] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        let another = state.gateway_id(None).unwrap();
+        assert_ne!(another, id);
+        assert_eq!(state.gateway_id(None).unwrap(), another);
     }
 }

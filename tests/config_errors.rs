@@ -99,6 +99,15 @@ fn secrets_and_half_given_security_are_refused() {
 }
 
 #[test]
+fn a_quota_that_holds_too_few_generations_is_refused_with_the_least_that_does() {
+    let told = problems("[journal]\nquota = \"64MiB\"\n").join("\n");
+    insta::assert_snapshot!(told, @r##"journal.quota: 64.0 MiB is not enough for generations of 16.0 MiB; choose at least 96.0 MiB, or a smaller journal.generation_size"##);
+    let told = problems("[journal]\nquota = \"8MiB\"\ngeneration_size = \"1MiB\"\n").join("\n");
+    assert!(told.contains("choose at least 16.0 MiB"), "{told}");
+    assert!(problems("[journal]\nwhen_full = \"explode\"\n").join("\n").contains("journal.when_full"));
+}
+
+#[test]
 fn text_that_is_not_toml_is_shown_with_its_line() {
     let told = problems("[gateway]\nid = gym-12\n").join("\n");
     assert!(told.contains("line 2"), "{told}");

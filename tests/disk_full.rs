@@ -329,7 +329,7 @@ impl Hose {
                     .collect();
                 let payload = format!(r#"{{"bpm":70,"time":{},"rr_ms":[{}]}}"#, self.stamp, rr.join(","));
                 let length = 2 + 3 + name.len() + 2 + payload.len();
-                bytes.extend_from_slice(&[0x32, (length % 128 | 128) as u8, (length / 128) as u8]);
+                bytes.extend_from_slice(&[0x32, ((length % 128) | 128) as u8, (length / 128) as u8]);
                 bytes.extend_from_slice(&u16::try_from(3 + name.len()).unwrap().to_be_bytes());
                 bytes.extend_from_slice(b"hr/");
                 bytes.extend_from_slice(name.as_bytes());
@@ -372,7 +372,7 @@ fn drop_oldest_is_counted_exactly_by_an_independent_reader() {
     }
     assert!(peak <= QUOTA, "the spool took {peak} of {QUOTA} bytes");
     println!("drop-oldest: {} readings, peak {peak} bytes, {:?}", hose.stamp, started.elapsed());
-    drop(daemon.terminate(STOP));
+    daemon.terminate(STOP);
     setup.open_lake();
     let daemon = start(&setup, &journal);
     wait(&setup, Duration::from_secs(60), "everything is delivered", || {
@@ -486,7 +486,7 @@ fn a_disk_that_turns_read_only_makes_no_panic_and_no_false_acknowledgement() {
     assert!(daemon.ended().is_none(), "the daemon has ended\n{}", setup.log_tail());
     assert!((durable(&daemon) - before).abs() < 0.5, "nothing can have become durable");
     daemon.kill();
-    disk.restore().expect("mount the disk anew");
+    disk.repair().expect("mount the disk anew");
     let daemon = start(&setup, &[]);
     wait(&setup, RESUMED, "readings flow", || durable(&daemon) > 100.0);
     require(&setup, &finish(&setup, daemon, fleet), "turns read-only");

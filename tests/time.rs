@@ -238,8 +238,9 @@ async fn what_is_sent_again_after_an_anchor_has_the_same_bytes() {
     life.machine.pass(machine::PATIENCE_MS);
     life.read(50, SECOND).await;
     life.uplink();
+    let begun = begun(&world, 0).await;
     life.delivered(50).await;
-    let guesses = Unconfirmed::of(&world);
+    let guesses = Unconfirmed::of(&world, begun);
     let resting = life.crash().await;
     guesses.undo(&world);
     let mut life = resting.start().await;
@@ -247,10 +248,11 @@ async fn what_is_sent_again_after_an_anchor_has_the_same_bytes() {
     life.machine.vouch(500);
     life.read(30, SECOND).await;
     life.uplink();
+    let begun = self::begun(&world, guesses.from).await;
     guesses.come_again().await;
     life.delivered(80).await;
     // The batch with the `clock` line, after the clock has moved on and its anchor was renewed.
-    let corrections = Unconfirmed::of(&world);
+    let corrections = Unconfirmed::of(&world, begun);
     assert_ne!(corrections.files[0].0, guesses.files[0].0);
     let resting = life.crash().await;
     corrections.undo(&world);
@@ -268,19 +270,34 @@ async fn what_is_sent_again_after_an_anchor_has_the_same_bytes() {
 /// The last batch as it was delivered, while the cursor's file does not know it yet: what a crash leaves.
 struct Unconfirmed {
     cursor: Vec<u8>,
+    from: u64,
     files: Vec<(std::path::PathBuf, Vec<u8>)>,
 }
 
+/// The cursor's file as soon as it tells of a batch that begins after `after`, and where that batch begins.
+async fn begun(world: &World, after: u64) -> (Vec<u8>, u64) {
+    for _ in 0..10_000 {
+        if let Some(cursor) = world.cursor() {
+            // Its sum is on a line behind it.
+            let mut lines = serde_json::Deserializer::from_slice(&cursor).into_iter::<serde_json::Value>();
+            let place = lines.next().unwrap().unwrap();
+            let last = place["open"].as_array().and_then(|open| open.last()?["from"].as_u64());
+            if let Some(from) = last.filter(|from| *from > after) {
+                return (cursor, from);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("no batch was begun");
+}
+
 impl Unconfirmed {
-    fn of(world: &World) -> Self {
-        let cursor = world.cursor();
-        let place: serde_json::Value = serde_json::from_slice(&cursor).unwrap();
-        let from = place["open"][0]["from"].as_u64().unwrap();
+    fn of(world: &World, (cursor, from): (Vec<u8>, u64)) -> Self {
         let of_batch = |file: &std::path::PathBuf| file.to_str().unwrap().contains(&format!("-{from}-"));
         let files = reader::files(&world.lake()).into_iter().filter(of_batch);
         let files: Vec<_> = files.map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
         assert_eq!(files.len(), 1);
-        Self { cursor, files }
+        Self { cursor, from, files }
     }
 
     fn undo(&self, world: &World) {

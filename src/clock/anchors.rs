@@ -4,7 +4,8 @@
 //! a boot that never saw a synchronised clock: it began after one known moment and was over before another. Every entry
 //! has the revision that brought it, so that whoever remembers a revision sees for ever what was known then.
 //!
-//! One small file, `clock.json` in the state directory, replaced whole. Bounded: a boot goes when no stored generation
+//! One small file, `clock.json` in the state directory, replaced whole and with a sum, because a digit that flips is a
+//! false time. Bounded: a boot goes when no stored generation
 //! is of it any more, and beyond [`MOST_BOOTS`] the oldest; of a boot that runs for months the newest
 //! [`MOST_ANCHORS`] anchors stay, and its first one.
 //!
@@ -311,7 +312,8 @@ impl Anchors {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Self::default())),
             Err(error) => return Err(error),
         };
-        Ok(serde_json::from_slice::<Self>(&bytes).ok().filter(|table| table.version == VERSION))
+        let Ok(text) = files::without_sum(&bytes) else { return Ok(None) };
+        Ok(serde_json::from_slice::<Self>(text).ok().filter(|table| table.version == VERSION))
     }
 
     /// A table after one that was lost: its revisions are above all those that batches may have been given.
@@ -323,7 +325,7 @@ impl Anchors {
     /// When the file cannot be replaced; the old one is still whole then.
     pub(super) fn store(&self, path: &Path) -> io::Result<()> {
         let table = Self { version: VERSION, ..self.clone() };
-        files::replace(path, &serde_json::to_vec(&table).map_err(io::Error::other)?)
+        files::replace(path, &files::with_sum(serde_json::to_vec(&table).map_err(io::Error::other)?))
     }
 }
 

@@ -13,10 +13,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::anchors::{self, Anchor, Anchors, SeenBoot};
+use super::course::{Course, Line};
 use super::{BootId, Stamp, WallQuality};
 
 /// A renewal is worth a write when it makes the time more certain by this much: at 100 ppm, one in three hours.
@@ -25,10 +26,6 @@ const WORTH_MS: u64 = 1_000;
 const MOVED_MS: u64 = 250;
 /// A contradiction is believed when it still stands after this time.
 const CONFIRM_MS: u64 = 60_000;
-/// Stamps may be under way for so long while the time line is changed.
-const MARGIN_MS: u64 = 50;
-/// Time runs at 1 - 1/this while stamps are ahead.
-const SLOWER: u64 = 2;
 /// A guess follows the system clock when that has moved forward by this much.
 const GUESS_MOVED_MS: i64 = 1_000;
 
@@ -153,11 +150,7 @@ impl Timekeeper {
         let floor = floor_ms.wrapping_sub(start.uptime_ms as i64);
         let line = Line::default();
         match (anchor, start.faith) {
-            (Some(Anchor { uptime_ms, wall_ms, ahead_ms, .. }), _) => {
-                let offset = wall_ms.wrapping_sub(uptime_ms as i64);
-                let ahead_from = uptime_ms.saturating_add(MARGIN_MS);
-                line.set(Course { offset, ahead_from, ahead_ms, synced: true });
-            }
+            (Some(anchor), _) => line.set(Course::through(anchor)),
             (None, Faith::Blind) => {
                 let offset = system.max(start.built_ms.wrapping_sub(start.uptime_ms as i64));
                 line.set(Course { offset, ahead_from: 0, ahead_ms: 0, synced: true });
@@ -371,78 +364,6 @@ fn confirmed(doubted: Option<Sample>, sample: Sample) -> bool {
     doubted.is_some_and(|doubted| {
         sample.uptime_ms.saturating_sub(doubted.uptime_ms) >= CONFIRM_MS && agree(doubted, sample)
     })
-}
-
-/// How wall time follows from uptime.
-#[derive(Debug, Clone, Copy, Default)]
-struct Course {
-    /// Wall clock minus uptime, ms.
-    offset: i64,
-    /// From this uptime on, what stamps are ahead melts away.
-    ahead_from: u64,
-    ahead_ms: u64,
-    synced: bool,
-}
-
-impl Course {
-    const fn ahead_at(&self, uptime_ms: u64) -> u64 {
-        self.ahead_ms.saturating_sub(uptime_ms.saturating_sub(self.ahead_from) / SLOWER)
-    }
-
-    const fn wall_at(&self, uptime_ms: u64) -> i64 {
-        let ahead = self.ahead_at(uptime_ms) as i64;
-        self.offset.wrapping_add(uptime_ms as i64).wrapping_add(ahead)
-    }
-
-    /// The course from `now` on towards another offset: never backward, also for stamps that are under way.
-    const fn turn_to(&self, offset: i64, now: u64) -> Self {
-        // Two courses that both run slower agree wherever they meet; from full speed the turn lies a little ahead.
-        let from = if self.ahead_at(now) > 0 { now } else { now.saturating_add(MARGIN_MS) };
-        let ahead = self.wall_at(from).wrapping_sub(offset.wrapping_add(from as i64));
-        let ahead_ms = if ahead > 0 { ahead as u64 } else { 0 };
-        Self { offset, ahead_from: from, ahead_ms, synced: true }
-    }
-}
-
-/// A course that is read without a lock: a sequence lock of atomics. Writers take turns (the keeper's mutex).
-#[derive(Default)]
-struct Line {
-    /// Odd while a course is written.
-    turn: AtomicU64,
-    offset: AtomicI64,
-    ahead_from: AtomicU64,
-    ahead_ms: AtomicU64,
-    synced: AtomicBool,
-}
-
-impl Line {
-    fn get(&self) -> Course {
-        loop {
-            let turn = self.turn.load(Ordering::Acquire);
-            let course = Course {
-                offset: self.offset.load(Ordering::Relaxed),
-                ahead_from: self.ahead_from.load(Ordering::Relaxed),
-                ahead_ms: self.ahead_ms.load(Ordering::Relaxed),
-                synced: self.synced.load(Ordering::Relaxed),
-            };
-            fence(Ordering::Acquire);
-            if turn.is_multiple_of(2) && turn == self.turn.load(Ordering::Relaxed) {
-                return course;
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    fn set(&self, course: Course) {
-        let turn = self.turn.load(Ordering::Relaxed);
-        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.offset.store(course.offset, Ordering::Relaxed);
-        self.ahead_from.store(course.ahead_from, Ordering::Relaxed);
-        self.ahead_ms.store(course.ahead_ms, Ordering::Relaxed);
-        self.synced.store(course.synced, Ordering::Relaxed);
-        self.turn.store(turn.wrapping_add(2), Ordering::Release);
-    }
 }
 
 #[cfg(test)]

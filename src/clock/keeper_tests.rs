@@ -169,13 +169,13 @@ fn stamps_rise_while_anchors_come_and_many_threads_look() {
     let keeper = Timekeeper::new(dir.path(), start(T));
     keeper.observe(sample(6_000, T)).unwrap();
     let began = std::time::Instant::now();
-    // A hundred times as fast as life.
-    let uptime = || 10_000 + u64::try_from(began.elapsed().as_micros()).unwrap() / 10;
+    // Five times as fast as life.
+    let uptime = || 10_000 + u64::try_from(began.elapsed().as_micros()).unwrap() / 200;
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 let mut last = 0;
-                while uptime() < 70_000 {
+                while uptime() < 26_000 {
                     let stamp = keeper.stamp(uptime());
                     assert!(stamp.wall_ms >= last, "{} after {last}", stamp.wall_ms);
                     last = stamp.wall_ms;
@@ -186,7 +186,7 @@ fn stamps_rise_while_anchors_come_and_many_threads_look() {
             let now = uptime();
             let there = T + (now - 6_000) as i64;
             keeper.observe(Sample { uptime_ms: now, wall_ms: there + wrong, error_ms: 500 }).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(std::time::Duration::from_millis(300));
         }
     });
     assert!(keeper.anchors().revision() > 3);

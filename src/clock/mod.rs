@@ -5,6 +5,7 @@
 //! what was stamped before gets its true time on the way out ([`repair`]). [`system`] reads the machine's clocks.
 
 pub mod anchors;
+mod course;
 pub mod keeper;
 mod metrics;
 pub mod repair;

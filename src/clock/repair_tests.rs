@@ -103,6 +103,11 @@ fn a_boot_that_nobody_needs_goes_and_leaves_its_end_behind() {
     table.store(&path).unwrap();
     let back = Anchors::load(&path).unwrap().unwrap();
     assert_eq!((back.revision(), back.boots), (table.revision(), table.boots));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let digit = bytes.iter().position(u8::is_ascii_digit).unwrap();
+    bytes[digit + 40] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(Anchors::load(&path).unwrap(), None, "a flipped bit is noticed");
     std::fs::write(&path, "rubbish").unwrap();
     assert_eq!(Anchors::load(&path).unwrap(), None);
 }

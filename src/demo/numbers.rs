@@ -115,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn a_thinned_generation_is_explained_and_its_summaries_number_nothing() {
+        let summary = "{\"id\":\"spool-4294967296-s10\",\"type\":\"summary\",\"device\":\"a\",\"n\":2,\"bpm_mean\":60.5}\n";
+        let gap = "{\"id\":\"spool-x-y\",\"type\":\"gap\",\"first_seq\":4294967296,\"last_seq\":4294967297,\"cause\":\"thinned\",\"devices\":{\"a\":2}}\n";
+        let end = "{\"id\":\"spool-z\",\"type\":\"end\",\"generation\":1,\"count\":2}\n";
+        let numbers = add_up(&lines(&[summary, gap, end].concat()));
+        let explained = Numbers { generations: 1, missing: 2, explained: 2, ..Numbers::default() };
+        assert_eq!((numbers, numbers.unexplained()), (explained, 0));
+    }
+
+    #[test]
     fn a_short_generation_shows_by_its_end_line() {
         let end = "{\"id\":\"spool-z\",\"type\":\"end\",\"generation\":1,\"count\":4}\n";
         let numbers = add_up(&lines(&(readings(1, &[0, 1]) + end + &readings(2, &[0]))));

@@ -120,8 +120,6 @@ pub(super) struct Driver<U, F> {
     pause: Option<Instant>,
     /// The cursor could not be written: not tried before this moment.
     confirm_after: Option<Instant>,
-    /// The journal is being repaired where the next entry is: not asked before this moment.
-    repair_until: Option<Instant>,
     /// Since when entries wait that are in no batch yet.
     waiting: Option<Instant>,
     /// The watermark at which the journal was found to hold nothing more.
@@ -179,7 +177,6 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             house_at: Instant::now(),
             pause: None,
             confirm_after: None,
-            repair_until: None,
             waiting: None,
             exhausted: None,
             held: None,
@@ -362,7 +359,6 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             && !self.hold.wanted()
             && !self.paused(now)
             && self.held.is_none()
-            && self.repair_until.is_none_or(|until| until <= now)
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
     }
@@ -412,7 +408,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             Outcome::Exhausted => {}
             Outcome::Waiting => {
                 self.exhausted = None;
-                self.repair_until = Some(Instant::now() + SALVAGE_POLL);
+                self.held = Some(Instant::now() + SALVAGE_POLL);
             }
             Outcome::Failed(failure) => {
                 self.exhausted = None;
@@ -509,17 +505,14 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         if let Some(pause) = self.pause {
             return pause;
         }
-        if let Some(held) = self.held {
-            return held;
-        }
         // While it is inside a delivery, the delivery's end is what wakes us.
         let house = self.uplink.as_ref().map_or(now + FAR, |_| self.house_at);
         house.min(self.batch_timer(now))
     }
 
     fn batch_timer(&self, now: Instant) -> Instant {
-        if let Some(until) = self.repair_until.filter(|until| *until > now) {
-            return until;
+        if let Some(held) = self.held {
+            return held;
         }
         match self.waiting {
             Some(since) if self.may_begin(now) => {

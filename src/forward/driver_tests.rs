@@ -44,6 +44,9 @@ struct FakeFeed {
     begun: Mutex<Vec<Bounds>>,
     reads: std::sync::atomic::AtomicU64,
     begin_fails: Mutex<u32>,
+    /// Batches whose readings change before they are begun.
+    changes: Mutex<u32>,
+    read_from: Mutex<Vec<u64>>,
     read_fails: Mutex<u32>,
     longest_page: Mutex<usize>,
 }
@@ -58,6 +61,8 @@ impl FakeFeed {
             begun: Mutex::default(),
             reads: std::sync::atomic::AtomicU64::new(0),
             begin_fails: Mutex::new(0),
+            changes: Mutex::new(0),
+            read_from: Mutex::default(),
             read_fails: Mutex::new(0),
             longest_page: Mutex::new(0),
         }
@@ -105,6 +110,7 @@ impl Feed for FakeFeed {
             return Err(read_error());
         }
         self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.read_from.lock().unwrap().push(from.0);
         let to = self.watermark.borrow().0.min(from.0 + max as u64).max(from.0);
         let entries: Vec<Entry> = (from.0..to)
             .map(|n| Entry::Reading { seq: Seq(n), device: format!("d{}", n % 3).into(), reading: reading() })
@@ -126,6 +132,9 @@ impl Feed for FakeFeed {
         if take_one(&self.begin_fails) {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(CursorError::Write { path: "cursor".into(), source });
+        }
+        if take_one(&self.changes) {
+            return Err(CursorError::Changed { generation: 0 });
         }
         self.begun.lock().unwrap().push(bounds);
         self.log.lock().unwrap().push(Act::Begin(bounds.from.0, bounds.to.0));
@@ -475,6 +484,17 @@ async fn a_drain_closes_the_batch_at_once() {
     assert_eq!(drained, Drained::Empty);
     assert!(log.contains(&Act::Confirm(0, 10)), "{log:?}");
     assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_readings_were_dropped_before_it_was_begun_is_read_again() {
+    let rig = rig(10, 1 << 20, |feed| feed.changes = Mutex::new(1), |_, _| Delivery::Confirmed);
+    let feed = Arc::clone(&rig.feed);
+    let (drained, log) = rig.drain(Duration::from_secs(5)).await;
+    assert_eq!(drained, Drained::Empty);
+    assert_eq!(log.iter().filter(|act| matches!(act, Act::Begin(..))).count(), 1, "{log:?}");
+    assert!(log.contains(&Act::Confirm(0, 10)), "each reading once: {log:?}");
+    assert_eq!(feed.read_from.lock().unwrap().iter().filter(|from| **from == 0).count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,7 +29,7 @@ pub fn inspect(journal: &Journal) -> Value {
     let facts = journal.facts();
     json!({
         "spool": journal.spool(), "generations": journal.generations(), "damage": journal.damage(),
-        "uplinks": uplinks, "facts": facts,
+        "uplinks": uplinks, "facts": facts, "quota": journal.quota(),
     })
 }
 

@@ -106,14 +106,7 @@ impl Cursors {
                     if let Err(error) = super::salvage::put_aside(spool, &path) {
                         tracing::warn!(%error, file = %path.display(), "the damaged file cannot be kept for a look");
                     }
-                    let place = Place {
-                        cursor: Seq(0),
-                        open: Vec::new(),
-                        clocks: Debts::default(),
-                        tally: Tally::default(),
-                        began: None,
-                    };
-                    (place, false)
+                    (Place::at(Seq(0)), false)
                 }
             };
             let cursor = UplinkCursor::new(name, path.clone(), Arc::clone(&disk), place, written);
@@ -135,13 +128,7 @@ impl Cursors {
             return Ok(cursor.clone());
         }
         let path = self.dir.join(format!("{name}.{EXTENSION}"));
-        let place = Place {
-            cursor: start(),
-            open: Vec::new(),
-            clocks: Debts::default(),
-            tally: Tally::default(),
-            began: None,
-        };
+        let place = Place::at(start());
         let cursor = UplinkCursor::new(name, path, Arc::clone(&self.disk), place, false);
         cursor.sync()?;
         self.known().insert(name.to_owned(), cursor.clone());
@@ -191,6 +178,14 @@ impl Cursors {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, UplinkCursor>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Nothing done yet.
+    fn at(cursor: Seq) -> Self {
+        let (clocks, tally) = (Debts::default(), Tally::default());
+        Self { cursor, open: Vec::new(), clocks, tally, began: None }
     }
 }
 
@@ -273,7 +268,9 @@ impl UplinkCursor {
     /// under way has some of it. A batch that is being read meanwhile cannot be begun any more, and is read again.
     pub(super) fn claim(&self, generation: u32) -> bool {
         let mut kept = self.kept();
-        if kept.place.open.iter().any(|bounds| has(bounds, generation)) {
+        // What was confirmed out of order is the other side's as well.
+        let confirmed = kept.confirmed.iter().map(|(bounds, _)| bounds);
+        if kept.place.open.iter().chain(confirmed).any(|bounds| has(bounds, generation)) {
             return false;
         }
         kept.changed.insert(generation);

@@ -104,12 +104,14 @@ use spool::Spool;
 
 /// How often delivered generations are looked for and cursors written.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// The quarantine takes at most this share of the quota, whatever is configured.
+const QUARANTINE_SHARE: u64 = 8;
+/// How often a generation that could not be salvaged is tried again.
+const SALVAGE_RETRY: Duration = Duration::from_secs(10);
 /// The same while the disk is in trouble: its return is noticed within this time.
 const TROUBLED: Duration = Duration::from_secs(1);
 /// Least time between two rounds, however often the committer asks.
-const HOUSE_PAUSE: Duration = Duration::from_millis(100);
-/// How often a generation that could not be salvaged is tried again.
-const SALVAGE_RETRY: Duration = Duration::from_secs(10);
+const HOUSE_PAUSE: Duration = Duration::from_millis(200);
 /// Delivered generations that are kept to recognise re-sent readings after a restart.
 const KEPT_DELIVERED: usize = 2;
 /// Readings that are read back at start for that purpose.
@@ -533,7 +535,7 @@ impl Journal {
             generations: generations.len(),
             bytes: generations.iter().map(|generation| generation.bytes).sum(),
             head: self.inner.watermark.borrow().0,
-            quota: self.inner.keeper.status(),
+            quota: self.quota(),
             encryption: self.inner.spool.encryption(),
         }
     }
@@ -593,10 +595,16 @@ impl Journal {
             ),
         }
         self.remember_newest();
-        if let Err(error) = inner.spool.trim_quarantine(inner.quarantine) {
-            tracing::warn!(%error, "the quarantine cannot be kept within its bound; remove what is in it");
-        }
+        self.trim_quarantine();
         Ok(repaired)
+    }
+
+    /// What is kept for a look gives way before readings do.
+    fn trim_quarantine(&self) {
+        let most = self.inner.quarantine.min(self.inner.keeper.limits().quota / QUARANTINE_SHARE);
+        if let Err(error) = self.inner.spool.trim_quarantine(most) {
+            self.grumble("the quarantine", &error);
+        }
     }
 
     /// The program that is started to salvage, in place of this very one.
@@ -641,6 +649,7 @@ impl Journal {
         {
             self.grumble("delivered generations", &error);
         }
+        self.trim_quarantine();
         inner.keeper.turn(&inner.spool, &cursors, &|| self.thin_one());
         inner.spool.close_idle();
         if inner.rolls.aged() {
@@ -669,6 +678,11 @@ impl Journal {
         } else {
             tracing::warn!(what, %error, "cannot be written; it is tried again");
         }
+    }
+
+    /// What the journal may take of its disk, and takes.
+    pub fn quota(&self) -> QuotaStatus {
+        self.inner.keeper.status()
     }
 
     /// Whether readings are taken, and what is in the way.

@@ -231,8 +231,8 @@ mod tests {
             count,
             missing,
             summaries: None,
-            sealed: None,
             damage: None,
+            sealed: None,
             revision: 0,
             bytes: 0,
         };

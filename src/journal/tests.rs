@@ -368,3 +368,20 @@ async fn a_generation_that_cannot_be_opened_is_told_as_lost_and_stops_nobody() {
     assert!(lost, "{entries:?}");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_damaged_head_ends_and_the_journal_goes_on_in_a_new_one() {
+    let rig = Rig::new(1 << 24);
+    let running = rig.start();
+    running.store("bike-1", 0..10).await;
+    let spool = &running.journal.inner.spool;
+    assert!(matches!(spool.head_is_damaged(1, "a test"), ReadError::Damaged { generation: 1 }));
+    running.journal.inner.intake.changed.notify_one();
+    let mut watermark = running.journal.watch_watermark();
+    watermark.wait_for(|seq| seq.generation() == 2).await.unwrap();
+    running.store("bike-1", 10..20).await;
+    let entries = everything(&running.journal, Seq(0));
+    assert_eq!(stamps(&entries).len(), 20);
+    assert!(entries.iter().any(|entry| matches!(entry, Entry::End { generation: 1, count: 10 })));
+    running.stop().await;
+}

@@ -6,7 +6,7 @@
 //! `rr_n` (RR intervals of all `n`; left out when 0).
 
 use super::super::summary::Summary;
-use super::super::{Contact, DeviceTime, Reading, RrIntervals, Source};
+use super::super::{Contact, Reading, RrIntervals, Source};
 use super::{LineContext, escape, integer, millis};
 use crate::clock::BootTimes;
 
@@ -63,7 +63,7 @@ fn timed(summary: &Summary) -> Reading {
         device: summary.device,
         source: Source::Mqtt,
         arrival: summary.arrival,
-        device_time: summary.device_time.map(DeviceTime::Accepted),
+        device_time: summary.device_time,
         bpm: None,
         rr: RrIntervals::default(),
         contact: Contact::Unsupported,

@@ -284,7 +284,12 @@ fn summaries() {
             r#""boot":"7c9e6679-7425-40de-944b-e07fc1f90ae7","uptime_ms":61127,"window_s":10,"n":10,"bpm_n":0}"#
         ),
     );
-    let mut both = Summary { device_time: Some(1_795_460_520_000), bpm_n: 1, bpm_sum: 71, ..full.clone() };
+    let mut both = Summary {
+        device_time: Some(DeviceTime::Accepted(1_795_460_520_000)),
+        bpm_n: 1,
+        bpm_sum: 71,
+        ..full.clone()
+    };
     both.sources = Sources::from_bits(0b110).unwrap();
     golden(
         &both,

@@ -4,11 +4,13 @@
 //! value are exact in whatever order that happens, and 10 s summaries merged to 1 min ones say the same as 1 min
 //! summaries of the readings themselves.
 //!
-//! A window lies on one clock that never steps: the device's own stamps where they are believed, else the wall clock
-//! where it was synchronised, else the time since boot. Its start is kept as a reading keeps its time, so that whatever
-//! finds a reading's true time later finds the window's as well.
+//! A window lies on one clock that does not step: the device's own stamps where they are believed, else the wall clock
+//! where it was synchronised, else the time since boot. Where the gateway did not know the time, it cannot have judged a
+//! device's stamp for good either: such a window is one on both the device's clock and the time since boot. A window's
+//! start is kept as a reading keeps its time, so that whatever finds a reading's true time later, and judges its stamp by
+//! it, does so with the window's as well.
 //!
-//! Not kept: contact, energy, battery, signal strength, the single RR intervals, stamps that were not believed.
+//! Not kept: contact, energy, battery, signal strength, the single RR intervals, stamps that were not believed for good.
 
 use super::{DeviceId, DeviceTime, Reading, Source};
 use crate::clock::{Stamp, WallQuality};
@@ -19,6 +21,9 @@ enum By {
     Device,
     Wall,
     Uptime,
+    /// ... with stamps that are believed so far, and with such that are not.
+    BelievedAndUptime,
+    RejectedAndUptime,
 }
 
 /// One device's stretch of time.
@@ -26,8 +31,9 @@ enum By {
 pub struct Window {
     device: DeviceId,
     by: By,
-    /// Windows since that clock's zero.
+    /// Windows since that clock's zero; of the second clock, if there is one.
     index: i64,
+    second: i64,
 }
 
 /// How the readings of a window reached the gateway.
@@ -40,10 +46,12 @@ pub struct Summary {
     pub device: DeviceId,
     /// Length of the window, s; 0 for a single reading.
     pub window_s: u16,
-    /// The window's start as the gateway's clocks stood then; with a `device_time`, the earliest arrival.
+    /// The window's start as the gateway's clocks stood then; where the window is one of believed stamps, the earliest
+    /// arrival.
     pub arrival: Stamp,
-    /// The window's start by the device's own stamps, where these are the time of its readings; ms since the epoch.
-    pub device_time: Option<i64>,
+    /// The window's start by the device's own stamps, as they were judged: where they are the time of its readings, or may
+    /// yet turn out to be.
+    pub device_time: Option<DeviceTime>,
     pub sources: Sources,
     /// Readings.
     pub n: u32,
@@ -93,8 +101,9 @@ impl Summary {
             window_s: 0,
             arrival: reading.arrival,
             device_time: match reading.device_time {
-                Some(DeviceTime::Accepted(at)) => Some(at),
-                Some(DeviceTime::Rejected(_)) | None => None,
+                // Judged by a clock that was right.
+                Some(DeviceTime::Rejected(_)) if reading.arrival.quality == WallQuality::Synced => None,
+                stamp => stamp,
             },
             sources: Sources::of(reading.source),
             n: 1,
@@ -110,26 +119,37 @@ impl Summary {
     pub fn widen(mut self, seconds: u16) -> (Window, Self) {
         let width = i64::from(seconds.max(1)) * 1000;
         self.window_s = seconds.max(1);
-        let arrival = &mut self.arrival;
-        let (by, index) = if let Some(at) = &mut self.device_time {
-            let index = at.div_euclid(width);
-            *at = index.saturating_mul(width);
-            (By::Device, index)
-        } else if arrival.quality == WallQuality::Synced {
-            let past = arrival.wall_ms.rem_euclid(width);
-            let index = arrival.wall_ms.div_euclid(width);
-            let start = arrival.wall_ms.saturating_sub(past);
-            arrival.uptime_ms = arrival.uptime_ms.saturating_sub(arrival.wall_ms.abs_diff(start));
-            arrival.wall_ms = start;
-            (By::Wall, index)
-        } else {
-            let past = arrival.uptime_ms % width.unsigned_abs();
-            let index = (arrival.uptime_ms / width.unsigned_abs()) as i64;
-            arrival.uptime_ms -= past;
-            arrival.wall_ms = arrival.wall_ms.saturating_sub_unsigned(past);
-            (By::Uptime, index)
+        let synced = self.arrival.quality == WallQuality::Synced;
+        let stamped = match &mut self.device_time {
+            Some(DeviceTime::Accepted(at)) => Some((By::BelievedAndUptime, widen_stamp(at, width))),
+            Some(DeviceTime::Rejected(at)) => Some((By::RejectedAndUptime, widen_stamp(at, width))),
+            None => None,
         };
-        (Window { device: self.device, by, index }, self)
+        let (by, index, second) = match (stamped, synced) {
+            (Some((_, index)), true) => (By::Device, index, 0),
+            (Some((by, index)), false) => (by, index, self.widen_uptime(width)),
+            (None, true) => (By::Wall, self.widen_wall(width), 0),
+            (None, false) => (By::Uptime, self.widen_uptime(width), 0),
+        };
+        (Window { device: self.device, by, index, second }, self)
+    }
+
+    fn widen_wall(&mut self, width: i64) -> i64 {
+        let arrival = &mut self.arrival;
+        let index = arrival.wall_ms.div_euclid(width);
+        let start = arrival.wall_ms.saturating_sub(arrival.wall_ms.rem_euclid(width));
+        arrival.uptime_ms = arrival.uptime_ms.saturating_sub(arrival.wall_ms.abs_diff(start));
+        arrival.wall_ms = start;
+        index
+    }
+
+    fn widen_uptime(&mut self, width: i64) -> i64 {
+        let (arrival, width) = (&mut self.arrival, width.unsigned_abs());
+        let index = arrival.uptime_ms / width;
+        let past = arrival.uptime_ms % width;
+        arrival.uptime_ms -= past;
+        arrival.wall_ms = arrival.wall_ms.saturating_sub_unsigned(past);
+        index as i64
     }
 
     /// Adds the readings of another summary of the same window; `false`, and nothing is done, when the counts would
@@ -163,6 +183,12 @@ impl Summary {
             (self.bpm_sum / n).saturating_mul(1000).saturating_add((rest * 1000 + n / 2) / n)
         })
     }
+}
+
+fn widen_stamp(at: &mut i64, width: i64) -> i64 {
+    let index = at.div_euclid(width);
+    *at = index.saturating_mul(width);
+    index
 }
 
 #[cfg(test)]

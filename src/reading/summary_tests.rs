@@ -11,7 +11,7 @@ pub fn readings(most: usize) -> impl Strategy<Value = Vec<Reading>> {
     let time = prop_oneof![
         4 => (-200_000i64..200_000).prop_map(|at| Some(DeviceTime::Accepted(at))),
         4 => Just(None),
-        1 => any::<i64>().prop_map(|at| Some(DeviceTime::Rejected(at))),
+        2 => (-200_000i64..200_000).prop_map(|at| Some(DeviceTime::Rejected(at))),
     ];
     let reason = prop_oneof![4 => Just(None), 1 => Just(Some(Reason::Jump)), 1 => Just(Some(Reason::Zero))];
     let one = (0..4u32, 0..300_000u64, any::<bool>(), time, 0..250u16, reason, 0..5usize, 0..2usize)
@@ -45,19 +45,23 @@ pub struct Naive {
     mqtt: bool,
 }
 
-/// Device, clock (0 its own, 1 wall, 2 uptime) and start of the window in that clock's ms.
-pub type Key = (u32, u8, i64);
+/// Device, clock (0 its own, 1 wall, 2 uptime, 3 and 4 its own, believed or not, and uptime) and start of the window in
+/// the clocks' ms.
+pub type Key = (u32, u8, i64, i64);
 
 pub fn naive(readings: &[Reading], width_s: i64) -> BTreeMap<Key, Naive> {
     let mut windows: BTreeMap<_, Naive> = BTreeMap::new();
     for reading in readings {
-        let (clock, at) = match (reading.device_time, reading.arrival.quality) {
-            (Some(DeviceTime::Accepted(at)), _) => (0, at),
-            (_, WallQuality::Synced) => (1, reading.arrival.wall_ms),
-            (_, WallQuality::Unsynced) => (2, reading.arrival.uptime_ms as i64),
+        let uptime = reading.arrival.uptime_ms as i64;
+        let (clock, at, second) = match (reading.device_time, reading.arrival.quality) {
+            (Some(DeviceTime::Accepted(at)), WallQuality::Synced) => (0, at, 0),
+            (_, WallQuality::Synced) => (1, reading.arrival.wall_ms, 0),
+            (None, WallQuality::Unsynced) => (2, uptime, 0),
+            (Some(DeviceTime::Accepted(at)), WallQuality::Unsynced) => (3, at, uptime),
+            (Some(DeviceTime::Rejected(at)), WallQuality::Unsynced) => (4, at, uptime),
         };
-        let start = (at as f64 / (width_s as f64 * 1000.0)).floor() as i64 * width_s * 1000;
-        let window = windows.entry((reading.device.0, clock, start)).or_default();
+        let start = |at: i64| (at as f64 / (width_s as f64 * 1000.0)).floor() as i64 * width_s * 1000;
+        let window = windows.entry((reading.device.0, clock, start(at), start(second))).or_default();
         window.n += 1;
         if let (Some(bpm), None) = (reading.bpm, reading.reason) {
             window.bpms.push(bpm.get());
@@ -70,11 +74,16 @@ pub fn naive(readings: &[Reading], width_s: i64) -> BTreeMap<Key, Naive> {
 }
 
 pub fn key_of(summary: &Summary) -> Key {
-    match (summary.device_time, summary.arrival.quality) {
-        (Some(at), _) => (summary.device.0, 0, at),
-        (None, WallQuality::Synced) => (summary.device.0, 1, summary.arrival.wall_ms),
-        (None, WallQuality::Unsynced) => (summary.device.0, 2, summary.arrival.uptime_ms as i64),
-    }
+    let uptime = summary.arrival.uptime_ms as i64;
+    let (clock, at, second) = match (summary.device_time, summary.arrival.quality) {
+        (Some(DeviceTime::Accepted(at)), WallQuality::Synced) => (0, at, 0),
+        (Some(DeviceTime::Rejected(_)), WallQuality::Synced) => panic!("rejected for good: {summary:?}"),
+        (None, WallQuality::Synced) => (1, summary.arrival.wall_ms, 0),
+        (None, WallQuality::Unsynced) => (2, uptime, 0),
+        (Some(DeviceTime::Accepted(at)), WallQuality::Unsynced) => (3, at, uptime),
+        (Some(DeviceTime::Rejected(at)), WallQuality::Unsynced) => (4, at, uptime),
+    };
+    (summary.device.0, clock, at, second)
 }
 
 /// Fails unless the summaries say what the readings do: n, smallest, mean, largest, RR intervals, sources.
@@ -151,7 +160,7 @@ proptest! {
     fn any_time_has_a_window(at: i64, wall_ms: i64, uptime_ms: u64, seconds: u16, own: bool, synced: bool) {
         let quality = if synced { WallQuality::Synced } else { WallQuality::Unsynced };
         let summary = Summary {
-            device_time: own.then_some(at),
+            device_time: own.then_some(DeviceTime::Accepted(at)),
             ..single(Stamp { uptime_ms, wall_ms, quality })
         };
         let (window, widened) = summary.widen(seconds);
@@ -170,8 +179,14 @@ fn a_window_starts_on_the_clock_its_readings_have() {
         Summary { arrival: Stamp { quality: WallQuality::Unsynced, ..summary.arrival }, ..summary.clone() };
     let (_, unsynced) = unsynced.widen(10);
     assert_eq!((unsynced.arrival.wall_ms, unsynced.arrival.uptime_ms), (1_790_000_011_283, 70_000));
-    let (_, own) = Summary { device_time: Some(-1), ..summary.clone() }.widen(10);
-    assert_eq!((own.device_time, own.arrival), (Some(-10_000), summary.arrival));
+    let (_, own) = Summary { device_time: Some(DeviceTime::Accepted(-1)), ..summary.clone() }.widen(10);
+    assert_eq!((own.device_time, own.arrival), (Some(DeviceTime::Accepted(-10_000)), summary.arrival));
+    // By a clock that was a guess nothing is believed or rejected for good: both clocks count.
+    let arrival = Stamp { quality: WallQuality::Unsynced, ..summary.arrival };
+    let pending = Summary { device_time: Some(DeviceTime::Rejected(25_000)), arrival, ..summary };
+    let (_, pending) = pending.widen(10);
+    assert_eq!(pending.device_time, Some(DeviceTime::Rejected(20_000)));
+    assert_eq!(pending.arrival.uptime_ms, 70_000);
 }
 
 #[test]

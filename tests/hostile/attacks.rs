@@ -205,8 +205,8 @@ fn clients_that_never_read_cost_bounded_memory() {
             tasks.spawn(async move {
                 let payload = vec![b'x'; [100, 1000, 20_000, 200_000][n]];
                 let mut io = peer::client(attacker(6), gateway, 4, &format!("loud-{n}")).await.unwrap();
-                for k in 0.. {
-                    let pkid = k % 60_000 + 1;
+                for k in 0u32.. {
+                    let pkid = (k % 60_000 + 1) as u16;
                     let topic = format!("noise/{}", k % 50);
                     io.write_all(&peer::publish(4, &topic, pkid, &payload)).await.unwrap();
                     peer::packet(&mut io).await.unwrap();
@@ -259,8 +259,9 @@ fn wildcard_subscriptions_of_five_hundred_clients_harm_nobody() {
         }
         let mut io = peer::client(attacker(7), gateway, 4, "loud").await.unwrap();
         let start = Instant::now();
-        for k in 0.. {
-            io.write_all(&peer::publish(4, &format!("hr/{}", k % 50), k % 60_000 + 1, b"72")).await.unwrap();
+        for k in 0u32.. {
+            let pkid = (k % 60_000 + 1) as u16;
+            io.write_all(&peer::publish(4, &format!("hr/{}", k % 50), pkid, b"72")).await.unwrap();
             peer::packet(&mut io).await.unwrap();
             if start.elapsed() > LENGTH {
                 break;
@@ -410,4 +411,25 @@ fn accepting_survives_a_lack_of_descriptors() {
     let log = std::fs::read_to_string(&scene.setup.log).unwrap();
     assert_eq!(log.matches("cannot take connections").count(), 1);
     scene.verdict("descriptors", &[attacker(3)]);
+}
+
+/// A low limit of open files: connections are bounded below it, so that descriptors never run out.
+#[test]
+fn connections_are_bounded_below_the_limit_of_open_files() {
+    let scene = Scene::with("limit", &["prlimit", "--nofile=200:200"], |_| String::new());
+    let gateway = scene.setup.mqtt;
+    let taken = attack(async {
+        let mut clients = Vec::new();
+        for n in 0..100 {
+            clients.extend(peer::client(attacker(3), gateway, 4, &format!("many-{n}")).await);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        clients.len()
+    });
+    let log = std::fs::read_to_string(&scene.setup.log).unwrap();
+    assert_eq!(log.matches("limit of open files is too low").count(), 1, "{log}");
+    // 200 less 128 for everything else, less 18 for handshakes; one address has half of that.
+    assert_eq!(taken, 27);
+    assert_eq!(scene.refused("accept"), 0, "descriptors ran out");
+    scene.verdict("limit of open files", &[attacker(3)]);
 }

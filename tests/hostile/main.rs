@@ -66,11 +66,11 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str) -> Self {
-        Self::with(name, |_| String::new())
+        Self::with(name, &[], |_| String::new())
     }
 
-    /// `extra` makes more configuration, given the root directory.
-    fn with(name: &str, extra: impl FnOnce(&std::path::Path) -> String) -> Self {
+    /// The daemon runs `under` another program; `extra` makes more configuration, given the root directory.
+    fn with(name: &str, under: &[&str], extra: impl FnOnce(&std::path::Path) -> String) -> Self {
         let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
         let root = tempfile::Builder::new().prefix(&format!("hostile-{name}-")).tempdir().unwrap();
         let mut setup = Setup::new(root.path());
@@ -78,7 +78,7 @@ impl Scene {
         // TLS takes memory as well.
         let memory_mib = if extra.is_empty() { 128 } else { 160 };
         setup.extra = format!("[limits]\nmemory = \"{memory_mib}MiB\"\n{LIMITS}{extra}");
-        let mut command = setup.command(&[]);
+        let mut command = setup.command(under);
         command.env("FOGBEAT__JOURNAL__MAX_DEVICES", DEVICES.to_string());
         let mut daemon = Daemon::spawn(command, &setup);
         daemon.wait_ready();

@@ -66,7 +66,7 @@ fn add_device(scene: &Scene) -> String {
 #[test]
 fn an_encrypted_device_is_acknowledged_and_its_will_tells_of_its_end() {
     let mut files = None;
-    let scene = Scene::with("will", |root| files.insert(encrypted(root)).section.clone());
+    let scene = Scene::with("will", &[], |root| files.insert(encrypted(root)).section.clone());
     let files = files.unwrap();
     let secret = add_device(&scene);
     attack(async {
@@ -109,7 +109,7 @@ fn an_encrypted_device_is_acknowledged_and_its_will_tells_of_its_end() {
 #[test]
 fn slow_tls_handshakes_keep_no_encrypted_device_out() {
     let mut files = None;
-    let scene = Scene::with("slow-tls", |root| files.insert(encrypted(root)).section.clone());
+    let scene = Scene::with("slow-tls", &[], |root| files.insert(encrypted(root)).section.clone());
     let files = files.unwrap();
     let secret = add_device(&scene);
     let worst = attack(async {

@@ -48,6 +48,10 @@ pub struct Lake {
     pub ends: BTreeMap<u32, u64>,
     /// First and last missing number, and why.
     pub gaps: Vec<(u64, u64, String)>,
+    /// Readings that each device gave to summaries, by generation.
+    pub summarised: BTreeMap<u32, BTreeMap<String, u64>>,
+    /// The same, as `gap` lines count them.
+    pub thinned: BTreeMap<u32, BTreeMap<String, u64>>,
     /// `clock` lines by their boot.
     pub clocks: BTreeMap<String, String>,
     /// The same, whole.
@@ -99,11 +103,10 @@ impl Lake {
                 _ => Ok(()),
             };
         }
-        // Behind the number a gap's id has its last number, a summary's its window.
+        // `<spool>-<seq>`, behind which a gap has its last number and a summary its window.
         let mut parts = id.split('-');
-        let spool = parts.next().unwrap_or_default();
-        let seq: u64 =
-            parts.next().ok_or("id without a spool")?.parse().map_err(|_| "id without a number")?;
+        let spool = parts.next().ok_or("id without a spool")?;
+        let seq = parts.next().and_then(|seq| seq.parse::<u64>().ok()).ok_or("id without a number")?;
         self.spools.insert(spool.to_owned());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
@@ -135,12 +138,28 @@ impl Lake {
                     return Err("a gap that ends before it begins".into());
                 }
                 self.gaps.push((first, last, cause.to_owned()));
+                if let Some(devices) = value["devices"].as_object().filter(|_| cause == "thinned") {
+                    for (device, count) in devices {
+                        let count = count.as_u64().ok_or("a count that is not a number")?;
+                        add(&mut self.thinned, generation(first), device, count);
+                    }
+                }
                 let devices = value["devices"].as_object().into_iter().flatten();
                 let devices =
                     devices.map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(u64::MAX))).collect();
                 self.told.push(Told { first, last, cause: cause.to_owned(), devices });
             }
-            "summary" => self.summaries.push(value),
+            "summary" => {
+                let device = value["device"].as_str().ok_or("no device")?;
+                epoch_ms(value["time"].as_str().ok_or("no time")?)
+                    .ok_or("a time that is not RFC 3339 UTC")?;
+                let window = value["window_s"].as_u64().ok_or("no window_s")?;
+                if !id.ends_with(&format!("-s{window}")) {
+                    return Err("a summary whose id does not tell its window".into());
+                }
+                add(&mut self.summarised, generation(seq), device, value["n"].as_u64().ok_or("no n")?);
+                self.summaries.push(value);
+            }
             "alert" => {}
             other => return Err(format!("unknown type {other}")),
         }
@@ -189,6 +208,12 @@ impl Lake {
                 ));
             }
         }
+        if self.summarised != self.thinned {
+            faults.push(format!(
+                "summaries speak of {:?} readings, gaps of {:?} that were thinned",
+                self.summarised, self.thinned
+            ));
+        }
         for (first, last, cause) in &self.gaps {
             let there = self.readings.range(first..=last).count();
             if there > 0 {
@@ -203,6 +228,10 @@ impl Lake {
     fn gap_over(&self, first: u64, last: u64) -> bool {
         self.gaps.iter().any(|gap| gap.0 <= first && last <= gap.1)
     }
+}
+
+fn add(sums: &mut BTreeMap<u32, BTreeMap<String, u64>>, generation: u32, device: &str, count: u64) {
+    *sums.entry(generation).or_default().entry(device.to_owned()).or_default() += count;
 }
 
 fn generation(seq: u64) -> u32 {

@@ -81,6 +81,23 @@ impl LoopDisk {
         Ok(())
     }
 
+    /// Mounts it anew after [`LoopDisk::fail`]. Who else has seen the mount (another test's namespace) keeps it failed for a
+    /// while.
+    pub fn repair(&self) -> Result<(), String> {
+        let mut last = Err("not tried".to_owned());
+        for _ in 0..100 {
+            last = self.restore().and_then(|()| {
+                let probe = self.mount.join("probe");
+                fs::write(&probe, b"x").and_then(|()| fs::remove_file(&probe)).map_err(|e| e.to_string())
+            });
+            if last.is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        last
+    }
+
     /// Bytes written to the device since it exists.
     pub fn written(&self) -> u64 {
         let name = self.device.trim_start_matches("/dev/");

@@ -81,8 +81,8 @@ impl World {
         resting.start().await
     }
 
-    pub fn cursor(&self) -> Vec<u8> {
-        std::fs::read(self.cursor_file()).unwrap()
+    pub fn cursor(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.cursor_file()).ok()
     }
 
     pub fn put_cursor(&self, bytes: &[u8]) {

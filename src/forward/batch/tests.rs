@@ -133,6 +133,70 @@ fn a_gap_is_cut_at_the_bounds_and_each_part_accounts_for_its_own() {
     assert_eq!([ids(&first), ids(&second)].concat(), ["s-10-13", "s-14-19"]);
 }
 
+fn summary(at: Seq, device: &str) -> Entry {
+    let Entry::Reading { reading, .. } = reading(0, device, 60) else { unreachable!() };
+    let (_, summary) = crate::reading::summary::Summary::of(&reading).widen(10);
+    Entry::Summary { at, device: device.into(), summary }
+}
+
+#[test]
+fn a_thinned_generation_is_cut_anywhere_and_each_line_comes_once() {
+    let seq = |n| Seq::new(1, n);
+    let gap = |at, first, last, cause| Entry::Gap {
+        at: seq(at),
+        first: seq(first),
+        last: seq(last),
+        cause,
+        devices: Arc::default(),
+    };
+    // 20 readings became 3 summaries; 3 of them had been lost before.
+    let entries = [
+        summary(seq(0), "a"),
+        summary(seq(1), "b"),
+        summary(seq(2), "a"),
+        gap(17, 0, 1, GapCause::Thinned),
+        gap(18, 2, 4, GapCause::Lost),
+        gap(19, 5, 19, GapCause::Thinned),
+        Entry::End { generation: 1, count: 20 },
+    ];
+    let base = 1u64 << 32;
+    let whole = [
+        format!("s-{base}-s10"),
+        format!("s-{}-s10", base + 2),
+        format!("s-{}-s10", base + 1),
+        format!("s-{base}-{}", base + 1),
+        format!("s-{}-{}", base + 2, base + 4),
+        format!("s-{}-{}", base + 5, base + 19),
+        format!("s-{}", base + 20),
+    ];
+    let mut sorted = whole.to_vec();
+    sorted.sort();
+    for cut in 1..entries.len() {
+        let mut lines = Lines::default();
+        let (to, _) = fill(&mut lines, &entries[..cut], seq(0), Until::Bytes(1 << 20));
+        let first = lines.encode(bounds(seq(0), to), &mut json(), 1 << 20).unwrap();
+        // Sent again, with the bounds alone to go by: the same bytes.
+        lines.clear(0);
+        assert_eq!(fill(&mut lines, &entries, seq(0), Until::Position(to)).0, to);
+        let again = lines.encode(bounds(seq(0), to), &mut json(), 1 << 20).unwrap();
+        assert_eq!(first[0].bytes, again[0].bytes);
+        lines.clear(0);
+        let (end, _) = fill(&mut lines, &entries, to, Until::Bytes(1 << 20));
+        assert_eq!(end, Seq::new(2, 0));
+        let second = lines.encode(bounds(to, end), &mut json(), 1 << 20).unwrap();
+        let mut ids = [ids(&first), ids(&second)].concat();
+        ids.sort();
+        assert_eq!(ids, sorted, "cut behind {cut}");
+        assert_eq!((first[0].readings, second[0].readings), (0, 0));
+    }
+    let mut lines = Lines::default();
+    fill(&mut lines, &entries, seq(0), Until::Bytes(1 << 20));
+    let members = lines.encode(bounds(seq(0), Seq::new(2, 0)), &mut json(), 1 << 20).unwrap();
+    assert_eq!(ids(&members), whole);
+    let told = [(GapCause::Thinned, 17), (GapCause::Lost, 3)].into();
+    assert_eq!(lines.tally(), Tally { delivered: 0, told }, "numbers, not positions");
+}
+
 #[test]
 fn clock_lines_ride_in_the_first_member_and_once() {
     let mut lines = Lines::default();

@@ -3,7 +3,7 @@
 //! | column | holds |
 //! |---|---|
 //! | device | difference of device numbers |
-//! | traits | quality, kind of time, sources; XOR with the summary before |
+//! | traits | quality, kind of device stamp, sources; XOR with the summary before |
 //! | arrival | uptime in ms: a device's first against the block's first, then the change of its interval |
 //! | wall | change of (wall clock - uptime), ms |
 //! | stamp | start by the device's clock: a device's first against the wall clock, then the change of its interval |
@@ -18,8 +18,8 @@
 use super::super::varint::{put, put_signed, take};
 use super::columns::Column;
 use crate::clock::{Stamp, WallQuality};
-use crate::reading::DeviceId;
 use crate::reading::summary::{Sources, Summary};
+use crate::reading::{DeviceId, DeviceTime};
 
 const COLUMNS: usize = 11;
 
@@ -65,6 +65,15 @@ impl Context {
     }
 }
 
+/// As in a block of readings.
+const fn stamp_kind(stamp: Option<DeviceTime>) -> u64 {
+    match stamp {
+        None => 0,
+        Some(DeviceTime::Accepted(_)) => 1,
+        Some(DeviceTime::Rejected(_)) => 2,
+    }
+}
+
 /// Appends the body of a block of windows of `window_s` to `out`.
 pub fn write<'a>(window_s: u16, summaries: impl Iterator<Item = &'a Summary>, out: &mut Vec<u8>) {
     let mut columns: [Vec<u8>; COLUMNS] = Default::default();
@@ -77,8 +86,8 @@ pub fn write<'a>(window_s: u16, summaries: impl Iterator<Item = &'a Summary>, ou
         let turned = cx.turn_to(summary.device.0, first);
 
         let now = summary.arrival.quality as u64
-            | u64::from(summary.device_time.is_some()) << 1
-            | u64::from(summary.sources.bits()) << 2;
+            | stamp_kind(summary.device_time) << 1
+            | u64::from(summary.sources.bits()) << 3;
         put(traits, now ^ cx.traits);
         cx.traits = now;
 
@@ -98,7 +107,7 @@ pub fn write<'a>(window_s: u16, summaries: impl Iterator<Item = &'a Summary>, ou
         put_signed(wall, offset.wrapping_sub(cx.offset));
         cx.offset = offset;
 
-        if let Some(at) = summary.device_time {
+        if let Some(DeviceTime::Accepted(at) | DeviceTime::Rejected(at)) = summary.device_time {
             match cx.stamp {
                 None => put_signed(stamp, at.wrapping_sub(summary.arrival.wall_ms)),
                 Some(before) => {
@@ -150,7 +159,7 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Summary>) -> Option<()>
         let turned = cx.turn_to(number, first);
         cx.traits ^= traits.unsigned()?;
         let quality = if cx.traits & 1 == 1 { WallQuality::Synced } else { WallQuality::Unsynced };
-        let sources = Sources::from_bits(u8::try_from(cx.traits >> 2).ok()?)?;
+        let sources = Sources::from_bits(u8::try_from(cx.traits >> 3).ok()?)?;
 
         let uptime_ms = if first {
             base_uptime = arrival.unsigned()?;
@@ -165,18 +174,23 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Summary>) -> Option<()>
         cx.offset = cx.offset.wrapping_add(wall.signed()?);
         let wall_ms = cx.offset.wrapping_add(uptime_ms as i64);
 
-        let device_time = if cx.traits & 2 == 0 {
-            None
-        } else {
-            let at = match cx.stamp {
-                None => wall_ms.wrapping_add(stamp.signed()?),
-                Some(before) => {
-                    cx.stamp_interval = cx.stamp_interval.wrapping_add(stamp.signed()?);
-                    before.wrapping_add(cx.stamp_interval)
+        let device_time = match cx.traits >> 1 & 0b11 {
+            0 => None,
+            kind => {
+                let at = match cx.stamp {
+                    None => wall_ms.wrapping_add(stamp.signed()?),
+                    Some(before) => {
+                        cx.stamp_interval = cx.stamp_interval.wrapping_add(stamp.signed()?);
+                        before.wrapping_add(cx.stamp_interval)
+                    }
+                };
+                cx.stamp = Some(at);
+                match kind {
+                    1 => Some(DeviceTime::Accepted(at)),
+                    2 => Some(DeviceTime::Rejected(at)),
+                    _ => return None,
                 }
-            };
-            cx.stamp = Some(at);
-            Some(at)
+            }
         };
 
         cx.n = u32::try_from(i64::from(cx.n).checked_add(n.signed()?)?).ok()?;

@@ -65,7 +65,12 @@ fn reading() -> impl Strategy<Value = Reading> {
 
 fn summary() -> impl Strategy<Value = Summary> {
     let counts = (1..1000u32, 0..1000u32, any::<u16>(), any::<u16>(), any::<u32>(), any::<u32>());
-    (0..5u32, any::<(u64, i64, bool)>(), any::<Option<i64>>(), 0..16u8, counts).prop_map(
+    let stamp = prop_oneof![
+        Just(None),
+        any::<i64>().prop_map(|at| Some(DeviceTime::Accepted(at))),
+        any::<i64>().prop_map(|at| Some(DeviceTime::Rejected(at))),
+    ];
+    (0..5u32, any::<(u64, i64, bool)>(), stamp, 0..16u8, counts).prop_map(
         |(device, (uptime_ms, wall_ms, synced), device_time, sources, (n, idle, a, b, above, rr_n))| {
             let bpm_n = n.saturating_sub(idle);
             let (bpm_min, bpm_max) = if bpm_n == 0 { (0, 0) } else { (a.min(b), a.max(b)) };

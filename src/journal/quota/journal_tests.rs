@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config;
-use crate::journal::Tally;
 use crate::journal::tests::{TestClock, reading_at};
 use crate::journal::{
-    Bounds, CursorError, Disk, Entry, GapCause, Journal, RealDisk, Seq, StartAt, UplinkCursor, disk_usage,
+    Bounds, CursorError, Disk, Entry, GapCause, Journal, RealDisk, Seq, StartAt, Tally, UplinkCursor,
+    disk_usage,
 };
 use crate::reading::Reading;
 

@@ -135,7 +135,8 @@ impl Keeper {
             measured = self.measure(head);
             room = self.limits.room(&measured, need);
         }
-        if room.is_err() || measured.data > self.limits.line() {
+        let gives_way = self.when_full != WhenFull::RefuseNew && measured.data > self.limits.line();
+        if room.is_err() || gives_way {
             self.wake.notify_one();
         }
         room

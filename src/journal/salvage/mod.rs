@@ -25,3 +25,6 @@ pub use collect::Job;
 pub use log::{Soundness, soundness};
 pub use rebuild::{Survey, build};
 pub use shelf::{QUARANTINE, Shelf, directories, directory, put_aside};
+
+#[cfg(test)]
+mod tests;

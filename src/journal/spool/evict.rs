@@ -253,8 +253,8 @@ mod tests {
             count,
             missing,
             summaries: None,
-            revision: 0,
             damage: None,
+            revision: 0,
             sealed: None,
             bytes: 0,
         }

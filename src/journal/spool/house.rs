@@ -200,17 +200,14 @@ impl Spool {
     /// # Errors
     /// When a generation cannot be opened or read at all.
     pub fn verify(&self, number: u32, limit: u32) -> Result<Verified, ReadError> {
+        if let Some((record, summaries)) = self.thinned_record(number) {
+            return self.verify_summaries(number, &record, summaries);
+        }
         let failed =
             |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
         let tail = self.tail(number)?;
         let mut verified = Verified { generation: number, ..Verified::default() };
-        let summaries = self.state().manifest.generations.get(&number).and_then(|record| record.summaries);
-        let limit = summaries.map_or(limit, |summaries| summaries.count);
         let keys = self.keyring.keys();
-        let decode = |value: &[u8]| match summaries {
-            None => block::decode(value, &keys, &mut Vec::new()),
-            Some(_) => block::decode_summaries(value, &keys, &mut Vec::new()),
-        };
         let mut n = 0;
         loop {
             let blocks = tail.generation.blocks(n, READ_BLOCKS).map_err(failed)?;
@@ -222,22 +219,19 @@ impl Spool {
                 verified.missing += u64::from(stored.first_n - n);
                 verified.blocks += 1;
                 verified.bytes += stored.value.len() as u64;
-                let opened = decode(&stored.value);
+                let opened = block::decode(&stored.value, &keys, &mut Vec::new());
                 match opened.and_then(|header| is_at(header, number, stored.first_n)) {
                     Err(BlockError::Sealed(_)) => {
                         let count = block::header(&stored.value).map_or(1, |header| header.count);
                         verified.sealed += u64::from(count);
                         n = stored.first_n + count;
-                        if summaries.is_none() {
-                            verified.found(stored.first_n, n);
-                        }
+                        // Whole, and there for whoever has the key.
+                        verified.found(stored.first_n, n);
                     }
                     Ok(header) => {
                         n = stored.first_n + header.count;
-                        if summaries.is_none() {
-                            verified.readings += u64::from(header.count);
-                            verified.found(stored.first_n, n);
-                        }
+                        verified.readings += u64::from(header.count);
+                        verified.found(stored.first_n, n);
                     }
                     Err(error) => {
                         verified.damaged.push((stored.first_n, error));

@@ -32,10 +32,9 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::generation::{Generation, GenerationError};
 use super::keys::{Keyring, Keys};
-use super::manifest::{Found, Manifest, Missing, Record, Sealed, State};
-use super::mark::Mark;
+use super::manifest::{Manifest, Record};
 use super::quota::Trouble;
-use super::types::{CursorError, GapCause, ReadError, Seq};
+use super::types::CursorError;
 use crate::clock::Clock;
 
 pub use evict::Evicted;

@@ -142,7 +142,7 @@ impl Spool {
                         }
                         continue;
                     }
-                    Err(BlockError::Checksum | BlockError::Malformed) if strict => {
+                    Err(BlockError::Checksum) if strict => {
                         return Err(Trouble::Damage(format!("the value at {} is damaged", stored.first_n)));
                     }
                     Err(error) => {
@@ -333,7 +333,11 @@ pub(super) fn page(record: &Record, entries: Vec<Entry>, next: Seq) -> Page {
 /// A generation that is not there any more: what became of its numbers, and its end.
 fn gone(number: u32, record: &Record, from: Seq, after: Seq) -> Page {
     let mut entries = Vec::new();
-    if from.n() < record.count {
+    if record.summaries.is_some() {
+        // Where an uplink stands among positions is the same with the summaries gone.
+        let gaps = record.gaps_behind_summaries().filter(|(at, _)| *at >= from.n());
+        entries.extend(gaps.map(|(at, missing)| gap(number, at, missing)));
+    } else if from.n() < record.count {
         push_gaps(&mut entries, number, record, from.n(), record.count - 1);
     }
     entries.push(Entry::End { generation: number, count: record.count });

@@ -141,7 +141,7 @@ impl Spool {
     }
 
     /// The head gave something unsound; the committer has to begin another one.
-    pub(super) fn head_is_damaged(&self, number: u32, cause: &str) -> ReadError {
+    pub fn head_is_damaged(&self, number: u32, cause: &str) -> ReadError {
         tracing::error!(
             generation = number,
             cause,

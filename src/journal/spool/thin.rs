@@ -13,13 +13,13 @@ use std::sync::PoisonError;
 
 use super::read::{gap, page, unnamed};
 use super::repair::is_damage;
-use super::{READ_BLOCKS, Spool, remove_dir};
+use super::{READ_BLOCKS, Spool, Verified, remove_dir};
 use crate::journal::block::{self, BlockError};
 use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
-use crate::journal::manifest::{Record, Sealed, State, Summaries};
+use crate::journal::manifest::{Missing, Record, Sealed, State, Summaries};
 use crate::journal::thin::{self, LEAST_DATABASE, Level, Source, ThinError, Thinned, pays};
-use crate::journal::types::{Entry, Page, ReadError, Seq};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
 
 /// Added to the daemon's own: what comes in goes before what is cleared away.
 const NICENESS: i32 = 10;
@@ -194,6 +194,61 @@ impl Spool {
         result
     }
 
+    /// The record of a generation that was thinned.
+    pub(super) fn thinned_record(&self, number: u32) -> Option<(Record, Summaries)> {
+        let state = self.state();
+        let record = state.manifest.generations.get(&number)?;
+        Some((record.clone(), record.summaries?))
+    }
+
+    /// Checks every value of a thinned generation: `readings` are those that its summaries speak of, `missing` are the
+    /// others that were thinned.
+    pub(super) fn verify_summaries(
+        &self,
+        number: u32,
+        record: &Record,
+        known: Summaries,
+    ) -> Result<Verified, ReadError> {
+        let failed =
+            |error: GenerationError| ReadError::Read { generation: number, cause: error.to_string() };
+        let tail = self.tail(number)?;
+        let keys = self.keyring.keys();
+        let mut verified = Verified { generation: number, ..Verified::default() };
+        let mut k = 0;
+        while k < known.count {
+            let before = k;
+            for stored in tail.generation.blocks(k, READ_BLOCKS).map_err(failed)? {
+                if stored.first_n < k {
+                    continue;
+                }
+                verified.blocks += 1;
+                verified.bytes += stored.value.len() as u64;
+                let mut summaries = Vec::new();
+                match block::decode_summaries(&stored.value, &keys, &mut summaries) {
+                    Ok(header) => {
+                        verified.readings +=
+                            summaries.iter().map(|summary| u64::from(summary.n)).sum::<u64>();
+                        k = stored.first_n.saturating_add(header.count);
+                    }
+                    Err(BlockError::Sealed(_)) => {
+                        // One key seals them all.
+                        verified.sealed = record.thinned();
+                        return Ok(verified);
+                    }
+                    Err(error) => {
+                        verified.damaged.push((stored.first_n, error));
+                        k = stored.first_n.saturating_add(1);
+                    }
+                }
+            }
+            if k == before {
+                break;
+            }
+        }
+        verified.missing = record.thinned().saturating_sub(verified.readings);
+        Ok(verified)
+    }
+
     /// Entries of a thinned generation from position `from` on, at most about `max`.
     pub(super) fn read_summaries(
         &self,
@@ -209,6 +264,7 @@ impl Spool {
         };
         let mut page = page(record, Vec::new(), from);
         let keys = self.keyring.keys();
+        let mut cause = None;
         let mut k = from.n();
         while k < known.count && page.entries.len() < max {
             let tail = self.tail(number)?;
@@ -221,8 +277,8 @@ impl Spool {
                 match block::decode_summaries(&stored.value, &keys, &mut summaries) {
                     Ok(_) => {}
                     Err(BlockError::Sealed(_)) => {
-                        // Their readings are told of as thinned; they themselves are kept for when the key is back.
-                        self.keep_withheld(number).map_err(|error| failed(error.into()))?;
+                        // One key seals them all: the readings are withheld until it is back.
+                        cause = Some(GapCause::Withheld);
                         k = known.count;
                         break;
                     }
@@ -251,7 +307,8 @@ impl Spool {
         }
         if k >= known.count {
             for (at, missing) in record.gaps_behind_summaries().filter(|(at, _)| *at >= k) {
-                page.entries.push(gap(number, at, missing));
+                let cause = cause.filter(|_| missing.cause == GapCause::Thinned).unwrap_or(missing.cause);
+                page.entries.push(gap(number, at, &Missing { cause, ..missing.clone() }));
             }
             k = record.count;
         }

@@ -189,7 +189,9 @@ impl Listener {
         }
         let metrics = Metrics::default();
         let rules = Rules {
-            connections: settings.limits.share().min(limits.connections),
+            connections: config::Limits { connections: limits.connections, ..settings.limits.clone() }
+                .share()
+                .min(limits.connections),
             new_per_second: settings.limits.new_per_second,
             reconnects_per_minute: settings.limits.reconnects_per_minute,
             failures_per_minute: settings.limits.auth_failures_per_minute,

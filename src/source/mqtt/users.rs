@@ -240,12 +240,20 @@ struct Known {
 }
 
 impl Users {
+    /// A store that is damaged admits nobody until it is restored; the gateway works on.
+    ///
     /// # Errors
     /// A store that exists and cannot be read.
     pub fn open(state_dir: &Path) -> Result<Self, UsersError> {
         let store = Store::new(state_dir);
         let seen = store.look();
-        let known = known(store.load()?);
+        let known = match store.load() {
+            Err(error @ UsersError::Damaged { .. }) => {
+                tracing::error!("{error}; no device is let in until then");
+                Vec::new()
+            }
+            document => known(document?),
+        };
         Ok(Self {
             store,
             state: Mutex::new(State { looked: Instant::now(), seen, known, removed: HashSet::new() }),

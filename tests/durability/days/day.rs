@@ -25,6 +25,8 @@ use crate::support::world::World;
 /// Straps with a clock of their own, and what they publish together.
 const STRAPS: usize = 20;
 const PER_SECOND: f64 = 1_500.0;
+/// Beat-to-beat intervals in a reading on days with a small quota, which is to be reached.
+const MANY_INTERVALS: usize = 120;
 /// Bands without one, and what each of them publishes.
 const BANDS: usize = 4;
 const BAND_PER_SECOND: f64 = 20.0;
@@ -38,6 +40,8 @@ const DRAIN: Duration = Duration::from_secs(60);
 pub enum Hit {
     /// Bytes of the journal were changed or cut off.
     Damage,
+    /// A small file was: an uplink's place and tally may have begun anew.
+    SmallFile,
     DiskFull,
     /// The quota drops whole generations.
     Evicts,
@@ -53,6 +57,7 @@ pub struct Day {
     pub disk: LoopDisk,
     pub world: World,
     pub hit: BTreeSet<Hit>,
+    pub when_full: WhenFull,
     /// How often each fault struck.
     pub struck: BTreeMap<&'static str, u32>,
     daemon: Option<Daemon>,
@@ -81,8 +86,16 @@ impl Day {
         let mut setup = Setup::new(root);
         setup.state_dir = disk.mount.join("state");
         setup.max_age = "300ms".into();
-        let mut hit = BTreeSet::new();
-        setup.extra = extra(root, &mut rng, &mut hit);
+        setup.clock = String::new();
+        let when_full = WhenFull::draw(&mut rng);
+        setup.journal = when_full.settings();
+        // One that is not required loses first.
+        let required = !rng.one_in(2);
+        setup.extra = format!(
+            "[[uplink]]\nkind = \"directory\"\nname = \"{}\"\npath = \"{}\"\nrequired = {required}\n",
+            UPLINKS[1],
+            root.join("lake-1").display()
+        );
         for uplink in 0..UPLINKS.len() {
             fs::create_dir_all(root.join(format!("taken-{uplink}"))).expect("make a lake");
             aim(root, uplink, &format!("taken-{uplink}"));
@@ -90,14 +103,16 @@ impl Day {
         fs::write(root.join("in-the-way"), b"not a directory\n").expect("write");
         setup.lake = root.join("lake-0");
         let world = World::new(&root.join("world"), &mut rng);
-        let straps = Fleet::start(setup.mqtt, STRAPS, PER_SECOND, Rng::new(rng.next()));
+        let intervals = if when_full == WhenFull::Never { 1 } else { MANY_INTERVALS };
+        let straps = Fleet::start_with(setup.mqtt, STRAPS, PER_SECOND, intervals, Rng::new(rng.next()));
         let bands = Bands::start(setup.mqtt, BANDS, BAND_PER_SECOND, Rng::new(rng.next()));
         let mut day = Self {
             rng,
             setup,
             disk,
             world,
-            hit,
+            hit: when_full.hits().iter().copied().collect(),
+            when_full,
             struck: BTreeMap::new(),
             daemon: None,
             straps: Some(straps),
@@ -106,7 +121,20 @@ impl Day {
             wrong_clock: 0,
             root: root.to_owned(),
         };
-        day.start();
+        if when_full != WhenFull::Never {
+            // The quota is reached in a long outage.
+            day.block(0, 9);
+            day.block(1, 7);
+            day.start();
+            // Each start opens a generation, and each generation takes its megabyte.
+            for _ in 0..day.rng.between(8, 13) {
+                day.load(100, 300);
+                day.kill();
+                day.start();
+            }
+        } else {
+            day.start();
+        }
         Some(day)
     }
 
@@ -156,7 +184,7 @@ impl Day {
 
     /// Makes an uplink refuse for the length of some faults.
     pub fn block(&mut self, uplink: usize, faults: u32) {
-        self.blocked[uplink] = faults;
+        self.blocked[uplink] = self.blocked[uplink].max(faults);
         aim(&self.root, uplink, "in-the-way");
     }
 
@@ -306,8 +334,44 @@ fn aim(root: &Path, uplink: usize, target: &str) {
     fs::rename(&fresh, root.join(format!("lake-{uplink}"))).expect("turn the link");
 }
 
-/// The rest of the configuration.
-fn extra(root: &Path, _rng: &mut Rng, _hit: &mut BTreeSet<Hit>) -> String {
-    let second = root.join("lake-1");
-    format!("[[uplink]]\nkind = \"directory\"\nname = \"second\"\npath = \"{}\"\n", second.display())
+/// What gives way on this day when the quota is reached, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The default quota, which a day does not reach.
+    Never,
+    DropOldest,
+    Thin,
+    RefuseNew,
+}
+
+impl WhenFull {
+    fn draw(rng: &mut Rng) -> Self {
+        match rng.between(0, 5) {
+            0 | 1 => Self::Never,
+            2 => Self::DropOldest,
+            3 => Self::Thin,
+            _ => Self::RefuseNew,
+        }
+    }
+
+    /// Lines of `[journal]`.
+    fn settings(self) -> String {
+        let policy = match self {
+            Self::Never => return "generation_size = \"1MiB\"".to_owned(),
+            Self::DropOldest => "drop-oldest",
+            Self::Thin => "thin",
+            Self::RefuseNew => "refuse-new",
+        };
+        format!("generation_size = \"1MiB\"\nquota = \"16MiB\"\nwhen_full = \"{policy}\"")
+    }
+
+    /// Causes that may be told for it.
+    fn hits(self) -> &'static [Hit] {
+        match self {
+            Self::Never | Self::RefuseNew => &[],
+            Self::DropOldest => &[Hit::Evicts],
+            // When everything is thinned, the oldest summaries go.
+            Self::Thin => &[Hit::Evicts, Hit::Thins],
+        }
+    }
 }

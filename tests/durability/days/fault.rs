@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::damage;
-use super::day::{Day, Hit};
+use super::day::{Day, Hit, WhenFull};
 use crate::support::rng::Rng;
 
 /// How long the gateway may take to acknowledge again once a fault is over.
@@ -161,7 +161,10 @@ impl Fault {
             Self::DiskFull => disk_full(day),
             Self::SealedDamage => damaged(day, damage::sealed),
             Self::HeadDamage => damaged(day, damage::head),
-            Self::SmallFileDamage => damaged(day, damage::small_file),
+            Self::SmallFileDamage => {
+                day.hit.insert(Hit::SmallFile);
+                damaged(day, damage::small_file);
+            }
         }
     }
 }
@@ -195,6 +198,10 @@ fn disk_full(day: &mut Day) {
     fill(&filler);
     day.load(500, 2_000);
     fs::remove_file(&filler).expect("make room again");
+    if day.when_full == WhenFull::RefuseNew {
+        // It may have reached its quota besides.
+        return;
+    }
     let before = day.durable();
     let since = Instant::now();
     while day.durable() == before {

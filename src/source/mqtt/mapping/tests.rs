@@ -56,6 +56,23 @@ fn the_built_in_mapping() {
 }
 
 #[test]
+fn stamps_of_wearables_are_judged_by_the_configured_window() {
+    use std::time::Duration;
+    let window = DeviceTimeWindow::new(Duration::from_secs(60), Duration::from_secs(2));
+    let mappings = Mappings::compile(&[], &[]).unwrap().judging_by(window);
+    let judged = |ms: i64| {
+        let payload = format!(r#"{{"bpm":72,"time":{ms}}}"#);
+        read(&mappings, "hr/a", payload.as_bytes()).unwrap()[0].device_time.unwrap()
+    };
+    let now = 1_795_460_530_000;
+    for (ms, believed) in
+        [(now - 60_000, true), (now - 60_001, false), (now + 2_000, true), (now + 2_001, false)]
+    {
+        assert_eq!(matches!(judged(ms), DeviceTime::Accepted(_)), believed, "{ms}");
+    }
+}
+
+#[test]
 fn a_device_too_many() {
     let mappings = Mappings::compile(&[], &[]).unwrap();
     let cx = DecodeContext {
