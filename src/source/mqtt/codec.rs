@@ -153,6 +153,8 @@ pub(crate) fn read_connect(frame: Frame<'_>, bytes: &[u8]) -> Result<Connect, Ba
     if receive_maximum == 0 || max_packet == 0 {
         return Err(BadConnect::Malformed(Malformed::Property));
     }
+    let will =
+        will.map(|will| read_will(will, will_properties)).transpose().map_err(BadConnect::Malformed)?;
     Ok(Connect {
         version,
         client_id: connect.client_id,
@@ -160,19 +162,23 @@ pub(crate) fn read_connect(frame: Frame<'_>, bytes: &[u8]) -> Result<Connect, Ba
         session_expiry,
         keep_alive: connect.keep_alive,
         login: login.map(|l| (l.username, l.password)),
-        will: will.map(|will| read_will(will, will_properties)),
+        will,
         receive_maximum,
         max_packet,
         authentication: properties.is_some_and(|p| p.authentication_method.is_some()),
     })
 }
 
-fn read_will(will: LastWill, properties: Option<LastWillProperties>) -> Will {
+/// What rumqttd lets pass and a PUBLISH must not have is refused: the will becomes one.
+fn read_will(will: LastWill, properties: Option<LastWillProperties>) -> Result<Will, Malformed> {
     let mut raw = BytesMut::new();
     let mut expiry = None;
     if let Some(p) = properties {
         expiry = p.message_expiry_interval;
         if let Some(flag) = p.payload_format_indicator {
+            if flag > 1 {
+                return Err(Malformed::Property);
+            }
             raw.put_slice(&[0x01, flag]);
         }
         if let Some(value) = p.content_type {
@@ -193,14 +199,14 @@ fn read_will(will: LastWill, properties: Option<LastWillProperties>) -> Will {
             put_bytes(&mut raw, value.as_bytes());
         }
     }
-    Will {
+    Ok(Will {
         topic: will.topic,
         payload: will.message,
         qos: from_qos(will.qos),
         retain: will.retain,
         expiry,
         properties: raw.to_vec(),
-    }
+    })
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {

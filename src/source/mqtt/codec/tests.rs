@@ -48,6 +48,19 @@ fn a_will_keeps_its_properties() {
 }
 
 #[test]
+fn a_will_that_could_not_be_published_is_refused() {
+    let bytes = |format: u8| {
+        let mut bytes = b"\x10\0\0\x04MQTT\x05\x2e\0\0\0\0\x01c\x02\x01".to_vec();
+        bytes.push(format);
+        bytes.extend_from_slice(b"\0\x01w\0\x03off");
+        bytes[1] = (bytes.len() - 2) as u8;
+        bytes
+    };
+    assert!(connect(&bytes(1)).unwrap().will.is_some());
+    assert_eq!(connect(&bytes(2)).err(), Some(BadConnect::Malformed(Malformed::Property)));
+}
+
+#[test]
 fn controls() {
     assert_eq!(control(&[0xC0, 0], Version::V4), Ok(Control::Ping));
     assert_eq!(control(&[0x62, 2, 0, 9], Version::V4), Ok(Control::PubRel(9)));
