@@ -339,8 +339,10 @@ async fn a_disk_that_fails_at_any_step_costs_nothing() {
             let journal = open(dir.path(), Arc::new(RealDisk));
             agrees(&everything(&journal), &before);
             match result {
+                // What failed was the manifest's copy, which is a spare only.
+                Ok(Thinning::Done(_)) if failed => continue,
                 Ok(Thinning::Done(_)) => {
-                    assert!(!failed && step >= 6, "step {step}");
+                    assert!(step >= 6, "step {step}");
                     break;
                 }
                 Ok(other) => panic!("{other:?}"),
