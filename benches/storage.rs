@@ -190,7 +190,7 @@ async fn spool(
             journal.wait(last.ticket).await;
         }
     }
-    let bytes = disk_usage(&dir.join("spool"));
+    let bytes = disk_usage(&dir.join("spool/raw"));
     let generations = journal.generations().len();
     journal.close().await;
     driver.await.expect("driver");

@@ -29,7 +29,10 @@ fn folder() -> tempfile::TempDir {
 /// Delivered files, found by their documented places.
 fn files(lake: &Path) -> Vec<PathBuf> {
     let list = |folder: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        // Names with a dot in front are marks, not deliveries.
+        let hidden = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with('.');
+        entries.filter(|path| !hidden(path)).collect()
     };
     let hours: Vec<PathBuf> = list(&lake.join("readings")).iter().flat_map(|day| list(day)).collect();
     hours.iter().flat_map(|hour| list(hour)).collect()

@@ -72,8 +72,9 @@ impl Place {
         self.root.join("state")
     }
     #[must_use]
-    pub fn spool(&self) -> PathBuf {
-        self.state().join("spool")
+    pub fn databases(&self) -> PathBuf {
+        // Not the whole spool: its ballast waits for a full disk and holds no reading.
+        self.state().join("spool/raw")
     }
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -129,7 +129,7 @@ impl Stage<'_> {
                         .event(Mood::Trouble, "uplink down: nothing can be delivered, the backlog grows");
                 }
                 Act::Kill => {
-                    let (readings, path) = (self.figures().acknowledged, self.place.spool());
+                    let (readings, path) = (self.figures().acknowledged, self.place.databases());
                     let disk_bytes = blocking(move || disk_bytes(&path)).await?;
                     spool = (disk_bytes > 0).then_some(Spool { readings, disk_bytes });
                     if let Some(gateway) = gateway.take() {
