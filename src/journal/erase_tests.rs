@@ -236,7 +236,9 @@ async fn damaged_generations_and_counts_by_device_go_as_well() {
     std::fs::create_dir_all(&quarantine).unwrap();
     std::fs::write(quarantine.join("db"), NAME).unwrap();
     let manifest = rig.dir.path().join("spool/manifest.json");
-    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let bytes = std::fs::read(&manifest).unwrap();
+    let text = crate::files::without_sum(&bytes).unwrap();
+    let mut kept: serde_json::Value = serde_json::from_slice(text).unwrap();
     kept["generations"]["9"] = serde_json::json!({
         "state": "evicted", "spool": "x", "boot": "", "created_ms": 0, "count": 30,
         "missing": [{ "first": 0, "last": 29, "cause": "evicted", "devices": { NAME: 10, "aaa": 20 } }],
@@ -249,6 +251,8 @@ async fn damaged_generations_and_counts_by_device_go_as_well() {
     assert!(!quarantine.exists());
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("aaa") && !text.contains(NAME), "{text}");
+    let copy = std::fs::read_to_string(manifest.with_file_name("manifest.copy")).unwrap();
+    assert!(!copy.contains(NAME), "{copy}");
 }
 
 #[tokio::test]

@@ -261,7 +261,7 @@ impl Spool {
         let about = self.own_word(&survey);
         let missing = survey.missing(count, record);
         let repaired = account(number, count, &survey, &missing, trouble);
-        self.swap(number, revision, |record| {
+        self.put_back(number, revision, |record| {
             record.state = State::Sealed;
             record.damage = None;
             record.count = count;

@@ -65,6 +65,30 @@ impl Spool {
         revision: u32,
         change: impl FnOnce(&mut Record),
     ) -> io::Result<bool> {
+        self.replace(may, |record| record.state == State::Sealed, number, revision, change)
+    }
+
+    /// Puts what was salvaged of a quarantined generation in its place, as [`Spool::swap`] does.
+    ///
+    /// # Errors
+    /// As [`Spool::swap`].
+    pub(super) fn put_back(
+        &self,
+        number: u32,
+        revision: u32,
+        change: impl FnOnce(&mut Record),
+    ) -> io::Result<()> {
+        self.replace(|| true, |record| record.damage.is_some(), number, revision, change).map(|_| ())
+    }
+
+    fn replace(
+        &self,
+        may: impl FnOnce() -> bool,
+        is_there: impl FnOnce(&Record) -> bool,
+        number: u32,
+        revision: u32,
+        change: impl FnOnce(&mut Record),
+    ) -> io::Result<bool> {
         let mut state = self.state();
         if !may() {
             return Ok(false);
@@ -72,8 +96,8 @@ impl Spool {
         let old = self.dir_of(&state, number);
         let mut manifest = state.manifest.clone();
         let record = manifest.generations.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
-        if record.state != State::Sealed {
-            // Evicted, or found damaged, meanwhile.
+        if !is_there(record) {
+            // Evicted, or found damaged, or salvaged meanwhile.
             return Err(io::ErrorKind::NotFound.into());
         }
         record.revision = revision;

@@ -246,7 +246,11 @@ impl World {
             }
             Op::Begin { uplink, size } => self.begin(UPLINKS[usize::from(*uplink)], usize::from(*size)),
             Op::Confirm { uplink, which } => self.confirm(UPLINKS[usize::from(*uplink)], *which),
-            Op::KeepHouse => self.running().journal.keep_house(),
+            Op::KeepHouse => {
+                // So that every number is known of what goes.
+                self.compare();
+                self.running().journal.keep_house();
+            }
             Op::Evict => self.evict(),
             Op::Read => self.compare(),
         }

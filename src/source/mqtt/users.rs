@@ -370,9 +370,13 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_store_is_an_error_at_start() {
+    fn a_damaged_store_lets_nobody_in_and_stops_nothing() {
         let dir = tempfile::tempdir().unwrap();
+        let secret = Store::new(dir.path()).add("a", &[], &[], 0).unwrap();
+        assert!(Users::open(dir.path()).unwrap().verify("a", &secret).is_some());
         fs::write(dir.path().join(FILE), "device = 3").unwrap();
-        assert!(matches!(Users::open(dir.path()), Err(UsersError::Damaged { .. })));
+        assert!(matches!(Store::new(dir.path()).list(), Err(UsersError::Damaged { .. })));
+        let users = Users::open(dir.path()).unwrap();
+        assert!(users.verify("a", &secret).is_none() && users.get("a").is_none());
     }
 }
