@@ -205,17 +205,18 @@ async fn a_block_that_was_forged_or_put_elsewhere_is_lost_never_believed() {
     // Put back, and once more in the place of the other one: a generation in disorder is damaged.
     let first = blocks[0].value.to_vec();
     database.commit(&RealDisk, &[(0, first.clone()), (10, first)]).unwrap();
-    let mut from = Seq(0);
-    // Up to where it is damaged; what comes of the rest is for those who salvage.
+    let (mut from, mut seen) = (Seq(0), 0);
+    // The rest is lost, or left to those who salvage.
     while let Ok(page) = running.journal.peek(from, 100)
         && page.next > from
     {
         for (n, (_, stamp)) in (from.n()..).zip(stamps(&page.entries)) {
             assert_eq!(i64::from(n), stamp);
+            seen += 1;
         }
         from = page.next;
     }
-    assert_eq!(from, Seq::new(1, 10));
+    assert_eq!(seen, 10);
     drop(database);
     running.stop().await;
 }
