@@ -339,8 +339,13 @@ async fn a_disk_that_fails_at_any_step_costs_nothing() {
             let journal = open(dir.path(), Arc::new(RealDisk));
             agrees(&everything(&journal), &before);
             match result {
+                Ok(Thinning::Done(_)) if failed => {
+                    // Only the manifest's second copy may fail without a word.
+                    assert!(step >= 6, "step {step}");
+                    continue;
+                }
                 Ok(Thinning::Done(_)) => {
-                    assert!(!failed && step >= 6, "step {step}");
+                    assert!(step >= 6, "step {step}");
                     break;
                 }
                 Ok(other) => panic!("{other:?}"),
