@@ -385,3 +385,21 @@ async fn a_damaged_head_ends_and_the_journal_goes_on_in_a_new_one() {
     assert!(entries.iter().any(|entry| matches!(entry, Entry::End { generation: 1, count: 10 })));
     running.stop().await;
 }
+
+/// A copy of the manifest that is older by one change: what it does not know of is not removed.
+#[tokio::test]
+async fn an_older_copy_of_the_manifest_costs_no_reading() {
+    let rig = Rig::new(1 << 24);
+    let running = rig.start();
+    running.store("bike-1", 0..10).await;
+    running.stop().await;
+    let spool = rig.dir.path().join("spool");
+    // As if its database had been replaced after the copy was written.
+    std::fs::rename(spool.join("raw/gen-1"), spool.join("raw/gen-1.r1")).unwrap();
+    std::fs::write(spool.join("manifest.json"), "").unwrap();
+    let running = rig.start();
+    let entries = everything(&running.journal, Seq(0));
+    assert_eq!(stamps(&entries).len(), 10);
+    assert!(!entries.iter().any(|entry| matches!(entry, Entry::Gap { .. })));
+    running.stop().await;
+}

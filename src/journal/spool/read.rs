@@ -142,7 +142,7 @@ impl Spool {
                         }
                         continue;
                     }
-                    Err(BlockError::Checksum) if strict => {
+                    Err(BlockError::Checksum | BlockError::Malformed) if strict => {
                         return Err(Trouble::Damage(format!("the value at {} is damaged", stored.first_n)));
                     }
                     Err(error) => {

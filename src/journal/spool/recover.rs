@@ -257,6 +257,7 @@ fn repair_aside(dir: &Path, path: &Path) {
 fn with_directories(mut manifest: Manifest, dir: &Path) -> io::Result<Manifest> {
     // Of two databases the older one is whole: it goes only after the newer one has taken its place.
     let mut seen = BTreeMap::new();
+    let there = salvage::directories(&dir.join(LANE))?;
     for lane in [LANE, salvage::QUARANTINE] {
         let mut here = salvage::directories(&dir.join(lane))?;
         here.sort_unstable();
@@ -271,6 +272,8 @@ fn with_directories(mut manifest: Manifest, dir: &Path) -> io::Result<Manifest> 
             Some(record) if matches!(record.state, State::Creating | State::Void) => {
                 record.state = State::Open
             }
+            // A copy of the manifest may not know of the last replacement: what is there counts, or it would be removed.
+            Some(record) if !there.contains(&(number, record.revision)) => record.revision = revision,
             Some(_) => {}
             None => {
                 let record = Record {
