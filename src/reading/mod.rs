@@ -115,6 +115,11 @@ pub struct RrIntervals {
     pub values: SmallVec<[u32; 4]>,
 }
 
+impl RrIntervals {
+    /// Most of one reading: four minutes of a quiet heart, and well below the 4 KiB of a journal value.
+    pub const MOST: usize = 256;
+}
+
 /// The wearable's own stamp, in ms since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceTime {

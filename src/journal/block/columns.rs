@@ -20,6 +20,7 @@ use std::num::NonZeroU16;
 use smallvec::SmallVec;
 
 use super::super::varint::{put, put_signed, take, take_signed};
+use super::MAX_BODY;
 use crate::clock::{Stamp, WallQuality};
 use crate::reading::{Contact, DeviceId, DeviceTime, Reading, Reason, RrIntervals, RrUnit, Source};
 
@@ -262,6 +263,8 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()>
     let mut values_column = column()?;
     let mut cx = Context::new();
     let mut base_uptime = 0u64;
+    // A column of zeros is stored as an empty one, so that no length of a column bounds what it stands for.
+    let mut room = MAX_BODY;
     out.reserve(count);
     for index in 0..count {
         let first = index == 0;
@@ -289,6 +292,7 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()>
         cx.bpm = bpm;
 
         let intervals = usize::try_from(rr_count_column.unsigned()?).ok()?;
+        room = room.checked_sub(intervals)?;
         if unit != cx.rr_unit {
             cx.rr = None;
             cx.rr_unit = unit;

@@ -23,10 +23,10 @@ pub use error::{Cause, PayloadError};
 
 use crate::clock::Stamp;
 use crate::reading::validity::{DeviceTimeWindow, Measurement};
-use crate::reading::{DeviceId, Reading, Source, hrm};
+use crate::reading::{DeviceId, Reading, RrIntervals, Source, hrm};
 
-/// Most RR intervals of one reading: four minutes of a quiet heart, and well below the 4 KiB of a journal value.
-pub const MAX_RR: usize = 256;
+/// Most RR intervals of one reading.
+pub const MAX_RR: usize = RrIntervals::MOST;
 
 /// What decoding needs to know besides the payload.
 pub struct DecodeContext<'a> {

@@ -33,6 +33,8 @@ pub enum LineProblem {
     NotANumber { column: &'static str, text: String },
     #[error("RR interval of {ms} ms is outside 1 to 60000 ms")]
     RrOutOfRange { ms: f64 },
+    #[error("{count} RR intervals in one reading are more than {}", crate::reading::RrIntervals::MOST)]
+    TooManyRr { count: usize },
     #[error("time goes back from {before} s to {after} s")]
     TimeGoesBack { before: f64, after: f64 },
     #[error("not valid JSON: {0}")]

@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::error::LineProblem;
 use super::moment::{Moment, exact_rr};
-use crate::reading::{Contact, Reason};
+use crate::reading::{Contact, Reason, RrIntervals};
 
 /// Below this a number is seconds since 1970, from it on milliseconds (as seconds it would be the year 5138).
 const MILLISECONDS_FROM: f64 = 1e11;
@@ -101,6 +101,9 @@ fn moment(line: Line, device: Option<Arc<str>>) -> Result<(Option<i64>, Moment),
         Some(Rr::One(rr)) => vec![rr],
         Some(Rr::List(list)) => list,
     };
+    if rr_ms.len() > RrIntervals::MOST {
+        return Err(LineProblem::TooManyRr { count: rr_ms.len() });
+    }
     let mut rr_us = SmallVec::new();
     for ms in rr_ms {
         if !(0.0..=60_000.0).contains(&ms) {
@@ -213,5 +216,9 @@ mod tests {
             moments("{\"bpm\":1,\"rr_ms\":[-5]}").unwrap_err(),
             (1, LineProblem::RrOutOfRange { .. })
         ));
+        let many = vec!["800"; RrIntervals::MOST + 1].join(",");
+        let told = moments(&format!("{{\"bpm\":75,\"rr_ms\":[{many}]}}")).unwrap_err();
+        assert_eq!(told, (1, LineProblem::TooManyRr { count: RrIntervals::MOST + 1 }));
+        assert!(moments(&format!("{{\"bpm\":75,\"rr_ms\":[{}]}}", &many[4..])).is_ok());
     }
 }
