@@ -403,3 +403,17 @@ async fn an_older_copy_of_the_manifest_costs_no_reading() {
     assert!(!entries.iter().any(|entry| matches!(entry, Entry::Gap { .. })));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_reader_waits_before_a_generation_that_is_just_being_made() {
+    let rig = Rig::new(1 << 24);
+    let running = rig.start();
+    running.store("bike-1", 0..10).await;
+    let prepared = running.journal.inner.spool.create().unwrap();
+    let there = Seq::new(prepared.number(), 0);
+    let page = running.journal.peek(there, 100).unwrap();
+    assert!(page.entries.is_empty());
+    assert_eq!(page.next, there, "past it, its readings would never be delivered");
+    drop(prepared);
+    running.stop().await;
+}

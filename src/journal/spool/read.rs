@@ -35,7 +35,9 @@ impl Spool {
             }
             let after = Seq::new(number.saturating_add(1), 0);
             match record.state {
-                State::Creating | State::Dead => from = after,
+                // Nothing is in it yet: whoever went past it would miss what comes.
+                State::Creating => return Ok(self.empty(from)),
+                State::Dead => from = after,
                 State::Void => {
                     let entries = vec![Entry::End { generation: number, count: 0 }];
                     return Ok(page(&record, entries, after));
