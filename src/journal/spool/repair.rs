@@ -259,7 +259,10 @@ impl Spool {
         let own = about(record);
         let bytes = salvage::build(&*self.disk, &dir, number, &own, &job.target, limit)?;
         let about = self.own_word(&survey);
-        let missing = survey.missing(count, record);
+        let mut missing = survey.missing(count, record);
+        if survey.summaries == 0 {
+            missing = without_summaries(missing);
+        }
         let repaired = account(number, count, &survey, &missing, trouble);
         self.put_back(number, revision, |record| {
             record.state = State::Sealed;
@@ -267,6 +270,9 @@ impl Spool {
             record.count = count;
             record.missing = missing;
             record.bytes = bytes;
+            if survey.summaries == 0 {
+                record.summaries = None;
+            }
             if let Some(about) = about {
                 tell_about(record, &about);
             }
@@ -283,7 +289,7 @@ impl Spool {
         count: u32,
         trouble: Option<String>,
     ) -> io::Result<Repaired> {
-        let missing = survey.missing(count, record);
+        let missing = without_summaries(survey.missing(count, record));
         let repaired = account(number, count, survey, &missing, trouble);
         let about = self.own_word(survey);
         let mut state = self.state();
@@ -322,6 +328,14 @@ impl Spool {
     pub fn quarantine_bytes(&self) -> u64 {
         Shelf::of(&self.dir).bytes()
     }
+}
+
+/// Readings that had given way to summaries are lost when the summaries are.
+fn without_summaries(mut missing: Vec<Missing>) -> Vec<Missing> {
+    for part in missing.iter_mut().filter(|part| part.cause == GapCause::Thinned) {
+        part.cause = GapCause::Lost;
+    }
+    missing
 }
 
 fn account(
