@@ -75,7 +75,7 @@ pub enum Command {
     /// Manage the places that uplinks hold in the journal
     #[command(subcommand, after_help = "Example: fogbeat uplink list")]
     Uplink(uplink::Command),
-    /// Look into the journal of a gateway that is stopped
+    /// Look into the journal, salvage what is damaged, make keys
     #[command(subcommand, after_help = "Example: fogbeat journal inspect")]
     Journal(journal::Command),
     /// Remove a device from everything that this gateway keeps: journal, lake, login

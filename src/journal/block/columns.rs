@@ -21,8 +21,9 @@ use smallvec::SmallVec;
 
 use super::super::varint::{put, put_signed, take, take_signed};
 use super::MAX_BODY;
+use super::moments::{Moments, Row, stamp_kind};
 use crate::clock::{Stamp, WallQuality};
-use crate::reading::{Contact, DeviceId, DeviceTime, Reading, Reason, RrIntervals, RrUnit, Source};
+use crate::reading::{Contact, DeviceId, Reading, Reason, RrIntervals, RrUnit, Source};
 
 const COLUMNS: usize = 10;
 
@@ -44,17 +45,12 @@ pub struct Columns {
 /// What the next reading is told against; writer and reader move it in step.
 struct Context {
     device: u32,
-    uptime: u64,
-    /// Interval between the last two readings of a device; starts at the 1 s of a chest strap.
-    interval: i64,
-    offset: i64,
+    moments: Moments,
     traits: u64,
     extras: u64,
     bpm: u16,
     rr: Option<u32>,
     rr_unit: RrUnit,
-    stamp: Option<i64>,
-    stamp_interval: i64,
     energy: u16,
     battery: u8,
 }
@@ -63,30 +59,26 @@ impl Context {
     fn new() -> Self {
         Self {
             device: 0,
-            uptime: 0,
-            interval: 1000,
-            offset: 0,
+            // The 1 s of a chest strap.
+            moments: Moments::new(1000),
             traits: 0,
             extras: 0,
             bpm: 0,
             rr: None,
             rr_unit: RrUnit::Ticks,
-            stamp: None,
-            stamp_interval: 1000,
             energy: 0,
             battery: 0,
         }
     }
 
-    /// Starts a device's run; `true` when it is one.
-    fn turn_to(&mut self, device: u32, first: bool) -> bool {
-        let turned = first || device != self.device;
-        if turned {
-            self.device = device;
-            self.rr = None;
-            self.stamp = None;
+    /// Starts a device's run, if it is one.
+    fn turn_to(&mut self, device: u32, first: bool) -> Row {
+        if !first && device == self.device {
+            return Row::Further;
         }
-        turned
+        self.device = device;
+        self.rr = None;
+        if first { Row::FirstOfBlock } else { Row::FirstOfDevice }
     }
 }
 
@@ -101,15 +93,10 @@ fn expected_rr(bpm: u16, unit: RrUnit) -> u32 {
 }
 
 fn traits_of(reading: &Reading) -> u64 {
-    let stamp = match reading.device_time {
-        None => 0,
-        Some(DeviceTime::Accepted(_)) => 1,
-        Some(DeviceTime::Rejected(_)) => 2,
-    };
     reading.arrival.quality as u64
         | (reading.source as u64) << 1
         | (reading.contact as u64) << 4
-        | stamp << 6
+        | stamp_kind(reading.device_time) << 6
         | (reading.rr.unit as u64) << 8
 }
 
@@ -142,28 +129,12 @@ impl Columns {
             column.clear();
         }
         let mut cx = Context::new();
-        let mut base_uptime = 0;
         for (index, reading) in readings.enumerate() {
-            let first = index == 0;
             put_signed(&mut self.device, i64::from(reading.device.0) - i64::from(cx.device));
-            let turned = cx.turn_to(reading.device.0, first);
+            let row = cx.turn_to(reading.device.0, index == 0);
 
-            let uptime = reading.arrival.uptime_ms;
-            if first {
-                base_uptime = uptime;
-                put(&mut self.arrival, uptime);
-            } else if turned {
-                put_signed(&mut self.arrival, uptime.wrapping_sub(base_uptime) as i64);
-            } else {
-                let interval = uptime.wrapping_sub(cx.uptime) as i64;
-                put_signed(&mut self.arrival, interval.wrapping_sub(cx.interval));
-                cx.interval = interval;
-            }
-            cx.uptime = uptime;
-
-            let offset = reading.arrival.wall_ms.wrapping_sub(uptime as i64);
-            put_signed(&mut self.wall, offset.wrapping_sub(cx.offset));
-            cx.offset = offset;
+            let Stamp { uptime_ms, wall_ms, .. } = reading.arrival;
+            cx.moments.put_arrival(row, uptime_ms, wall_ms, &mut self.arrival, &mut self.wall);
 
             let traits = traits_of(reading);
             put(&mut self.traits, traits ^ cx.traits);
@@ -187,17 +158,7 @@ impl Columns {
                 cx.rr = Some(value);
             }
 
-            if let Some(DeviceTime::Accepted(at) | DeviceTime::Rejected(at)) = reading.device_time {
-                match cx.stamp {
-                    None => put_signed(&mut self.stamp, at.wrapping_sub(reading.arrival.wall_ms)),
-                    Some(before) => {
-                        let interval = at.wrapping_sub(before);
-                        put_signed(&mut self.stamp, interval.wrapping_sub(cx.stamp_interval));
-                        cx.stamp_interval = interval;
-                    }
-                }
-                cx.stamp = Some(at);
-            }
+            cx.moments.put_stamp(reading.device_time, wall_ms, &mut self.stamp);
             if let Some(reason) = reading.reason {
                 put(&mut self.values, reason as u64);
             }
@@ -213,15 +174,17 @@ impl Columns {
                 put_signed(&mut self.values, i64::from(rssi));
             }
         }
-        for column in self.all() {
-            // A column of zeros says nothing: its length alone, 0, brings it back.
-            if column.iter().all(|&byte| byte == 0) {
-                column.clear();
-            }
-            put(out, column.len() as u64);
-            out.extend_from_slice(column);
-        }
+        self.all().into_iter().for_each(|column| end_column(column, out));
     }
+}
+
+/// Puts a column into a body. One of zeros says nothing: its length alone, 0, brings it back.
+pub(super) fn end_column(column: &mut Vec<u8>, out: &mut Vec<u8>) {
+    if column.iter().all(|&byte| byte == 0) {
+        column.clear();
+    }
+    put(out, column.len() as u64);
+    out.extend_from_slice(column);
 }
 
 /// A column while it is read; an empty one is all zeros.
@@ -262,26 +225,13 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()>
     let mut stamp_column = column()?;
     let mut values_column = column()?;
     let mut cx = Context::new();
-    let mut base_uptime = 0u64;
     // A column of zeros is stored as an empty one, so that no length of a column bounds what it stands for.
     let mut room = MAX_BODY;
     out.reserve(count);
     for index in 0..count {
-        let first = index == 0;
         let device = u32::try_from(i64::from(cx.device).checked_add(device_column.signed()?)?).ok()?;
-        let turned = cx.turn_to(device, first);
-        let uptime_ms = if first {
-            base_uptime = arrival_column.unsigned()?;
-            base_uptime
-        } else if turned {
-            base_uptime.wrapping_add(arrival_column.signed()? as u64)
-        } else {
-            cx.interval = cx.interval.wrapping_add(arrival_column.signed()?);
-            cx.uptime.wrapping_add(cx.interval as u64)
-        };
-        cx.uptime = uptime_ms;
-        cx.offset = cx.offset.wrapping_add(wall_column.signed()?);
-        let wall_ms = cx.offset.wrapping_add(uptime_ms as i64);
+        let row = cx.turn_to(device, index == 0);
+        let (uptime_ms, wall_ms) = cx.moments.take_arrival(row, &mut arrival_column, &mut wall_column)?;
         cx.traits ^= traits_column.unsigned()?;
         cx.extras ^= extras_column.unsigned()?;
         let quality = if cx.traits & 1 == 1 { WallQuality::Synced } else { WallQuality::Unsynced };
@@ -305,24 +255,7 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()>
             cx.rr = Some(value);
         }
 
-        let device_time = match cx.traits >> 6 & 0b11 {
-            0 => None,
-            kind => {
-                let at = match cx.stamp {
-                    None => wall_ms.wrapping_add(stamp_column.signed()?),
-                    Some(before) => {
-                        cx.stamp_interval = cx.stamp_interval.wrapping_add(stamp_column.signed()?);
-                        before.wrapping_add(cx.stamp_interval)
-                    }
-                };
-                cx.stamp = Some(at);
-                match kind {
-                    1 => Some(DeviceTime::Accepted(at)),
-                    2 => Some(DeviceTime::Rejected(at)),
-                    _ => return None,
-                }
-            }
-        };
+        let device_time = cx.moments.take_stamp(cx.traits >> 6 & 0b11, wall_ms, &mut stamp_column)?;
         let reason = match cx.extras & 1 {
             0 => None,
             _ => Some(reason_from(values_column.unsigned()?)?),

@@ -24,6 +24,7 @@
 
 mod columns;
 mod envelope;
+mod moments;
 mod summaries;
 
 use std::borrow::Cow;

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use super::read::unnamed;
-use super::swap::Replaced;
 use super::{READ_BLOCKS, Spool};
 use crate::journal::block;
 use crate::journal::cursor::UplinkCursor;
@@ -91,16 +90,7 @@ impl Spool {
             forget_names(&mut manifest);
             manifest.store(&*self.disk, &self.dir)?;
             state.manifest = manifest;
-            let held = state.handles.remove(&number).unwrap_or_default();
-            let at = state.tails.iter().position(|tail| tail.generation.number() == number);
-            let tail = at.map(|at| state.tails.remove(at));
-            drop(state);
-            // sled may write and sync when it is closed: not under the lock.
-            drop(tail);
-            let replaced = Replaced::new(dir, held);
-            if !replaced.removed() {
-                self.state().replaced.push(replaced);
-            }
+            self.retire(state, number, dir);
             return Ok(Some(Evicted { generation: number, readings, bytes: record.bytes, cause }));
         }
         Ok(None)

@@ -8,9 +8,9 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Weak;
+use std::sync::{MutexGuard, Weak};
 
-use super::{LANE, Spool, Tail, remove_dir};
+use super::{Generations, LANE, Spool, Tail, remove_dir};
 use crate::journal::manifest::{Manifest, Record, State};
 use crate::journal::salvage;
 
@@ -21,10 +21,6 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
-    pub(super) fn new(dir: PathBuf, held: Weak<Tail>) -> Self {
-        Self { dir, held }
-    }
-
     /// Removes it when nobody reads in it any more; `false`: somebody does, or it cannot be removed just now.
     pub(super) fn removed(&self) -> bool {
         self.held.strong_count() == 0 && remove_dir(&self.dir).is_ok()
@@ -104,17 +100,22 @@ impl Spool {
         change(record);
         manifest.store(&*self.disk, &self.dir)?;
         state.manifest = manifest;
+        self.retire(state, number, old);
+        Ok(true)
+    }
+
+    /// Removes the database in `dir`, which is the generation no more; later, if somebody is reading in it.
+    pub(super) fn retire(&self, mut state: MutexGuard<'_, Generations>, number: u32, dir: PathBuf) {
         let held = state.handles.remove(&number).unwrap_or_default();
         let at = state.tails.iter().position(|tail| tail.generation.number() == number);
         let tail = at.map(|at| state.tails.remove(at));
         drop(state);
         // sled may write and sync when it is closed: not under the lock.
         drop(tail);
-        let replaced = Replaced::new(old, held);
+        let replaced = Replaced { dir, held };
         if !replaced.removed() {
             self.state().replaced.push(replaced);
         }
-        Ok(true)
     }
 
     /// Removes databases that a crash left beside the one that is the generation.
