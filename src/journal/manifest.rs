@@ -179,6 +179,12 @@ impl Record {
         (first..).zip(&self.missing)
     }
 
+    /// Positions between two of these gaps.
+    pub fn between_gaps(&self) -> std::ops::Range<u32> {
+        let first = self.count.saturating_sub(self.missing.len() as u32);
+        first.saturating_add(1)..self.count
+    }
+
     /// Why the numbers from `first` up to `end` are missing, each once: by what is known, else they are lost.
     pub fn tell_missing(&self, first: u32, end: u32, out: &mut Vec<Missing>) {
         let lost = |first: u32, end: u32| Missing {

@@ -84,7 +84,7 @@ impl Survey {
     }
 }
 
-fn wanted(value: &Value, limit: Option<u32>) -> bool {
+pub(super) fn wanted(value: &Value, limit: Option<u32>) -> bool {
     let numbered = matches!(value.header.kind, Kind::Readings | Kind::Summaries);
     let never_given = limit.is_some_and(|limit| value.header.first_n >= limit);
     !numbered || (value.header.count > 0 && !never_given)

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::PoisonError;
 
-use super::read::{gap, page, unnamed};
+use super::read::{gap, page};
 use super::repair::is_damage;
 use super::{READ_BLOCKS, Spool, Verified, remove_dir};
 use crate::journal::block::{self, BlockError};
@@ -19,7 +19,7 @@ use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Missing, Record, Sealed, State, Summaries};
 use crate::journal::thin::{self, LEAST_DATABASE, Level, Source, ThinError, Thinned, pays};
-use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq, unnamed};
 
 /// Added to the daemon's own: what comes in goes before what is cleared away.
 const NICENESS: i32 = 10;
