@@ -66,6 +66,9 @@ pub struct Summaries {
     pub window_s: u16,
     /// They are numbered 0 to `count` - 1.
     pub count: u32,
+    /// Some of these numbers have none: it was lost, or erased.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sparse: bool,
 }
 
 /// How a generation is encrypted.

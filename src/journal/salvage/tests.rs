@@ -47,7 +47,8 @@ impl Database {
         for commit in 0..800u32 {
             let readings: Vec<_> = (0..1 + rng.below(60) as u32)
                 .map(|n| {
-                    let mut reading = reading_at(commit % DEVICES, i64::from(count + n), 60 + (n % 50) as u16);
+                    let mut reading =
+                        reading_at(commit % DEVICES, i64::from(count + n), 60 + (n % 50) as u16);
                     reading.rr.values = (0..4).map(|_| rng.below(60_000) as u32).collect();
                     reading
                 })

@@ -283,6 +283,7 @@ impl Spool {
             record.damage = None;
             record.count = count;
             record.missing = missing;
+            record.summaries = record.summaries.map(|known| survey.left_of(known));
             record.bytes = bytes;
             if let Some(about) = about {
                 tell_about(record, &about);
@@ -357,7 +358,7 @@ fn account(
     trouble: Option<String>,
 ) -> Repaired {
     let lost = missing.iter().filter(|missing| missing.cause == GapCause::Lost).map(Missing::count).sum();
-    let salvaged = survey.readings() + survey.summaries;
+    let salvaged = survey.found();
     Repaired { generation, count, salvaged, lost, unnamed: 0, trouble }
 }
 
