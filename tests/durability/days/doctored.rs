@@ -64,7 +64,7 @@ impl Small {
     fn judge(&self) -> Verdict {
         let mut lake = Lake::default();
         self.lines.iter().for_each(|line| lake.take(&line.to_string()));
-        let evidence = Evidence { straps: &self.straps, bands: &self.bands, hit: &self.hit };
+        let evidence = Evidence { optional: false, straps: &self.straps, bands: &self.bands, hit: &self.hit };
         judge(&evidence, &lake, &self.account)
     }
 }
