@@ -99,7 +99,7 @@ mod tests {
                 worst = worst.max((told - true_ms).abs());
             }
         }
-        assert!(worst <= 60, "{worst} ms");
+        assert!(worst <= 100, "{worst} ms");
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Session {
                 self.had_data = false;
                 actions.push(Action::Connect);
             }
-            (State::Resting | State::Backoff { .. }, Event::Granted) => actions.push(Action::ReleaseSlot),
+            (State::Backoff { .. }, Event::Granted) => actions.push(Action::ReleaseSlot),
             (State::Connecting, Event::Connected) => {
                 self.state = State::Live { heard: now, battery_at: now + BATTERY_EVERY };
                 actions.push(Action::ReadAbout);
