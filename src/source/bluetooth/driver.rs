@@ -64,7 +64,9 @@ pub struct Driver<R: Radio> {
     /// The one task that carries a wearable's notifications.
     streams: HashMap<Peer, AbortHandle>,
     pumps: JoinSet<()>,
-    data: (mpsc::Sender<(Peer, Bytes)>, mpsc::Receiver<(Peer, Bytes)>),
+    /// Where the streams' tasks send to, and what comes out.
+    pumped: mpsc::Sender<(Peer, Bytes)>,
+    data: mpsc::Receiver<(Peer, Bytes)>,
     out: Vec<Output>,
     readings: Vec<Reading>,
 }
@@ -74,6 +76,13 @@ struct Answer {
     call: Call,
     result: Result<Bytes, RadioError>,
     stream: Option<mpsc::Receiver<Bytes>>,
+}
+
+/// What the core has asked for.
+#[derive(PartialEq, Eq)]
+enum Asked {
+    Calls,
+    Rebuild,
 }
 
 /// Why the inner loop ended.
@@ -93,6 +102,7 @@ impl<R: Radio> Driver<R> {
     ) -> (Self, Handle) {
         let shown = Arc::new(Mutex::new(Shown::default()));
         let (asking, requests) = mpsc::channel(REQUESTS);
+        let (pumped, data) = mpsc::channel(DATA_DEPTH);
         let handle = Handle { view: Arc::clone(&shown), requests: asking };
         let driver = Self {
             radio,
@@ -105,7 +115,8 @@ impl<R: Radio> Driver<R> {
             calls: JoinSet::new(),
             streams: HashMap::new(),
             pumps: JoinSet::new(),
-            data: mpsc::channel(DATA_DEPTH),
+            pumped,
+            data,
             out: Vec::new(),
             readings: Vec::new(),
         };
@@ -170,7 +181,7 @@ impl<R: Radio> Driver<R> {
         view.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.take(Input::Renewed);
         loop {
-            if matches!(self.carry_out(), Turn::Rebuild) {
+            if self.carry_out() == Asked::Rebuild {
                 return Turn::Rebuild;
             }
             self.flush(writer);
@@ -182,7 +193,7 @@ impl<R: Radio> Driver<R> {
                         return Turn::Rebuild;
                     }
                 },
-                Some((peer, payload)) = self.data.1.recv() => self.take(Input::Data(peer, payload)),
+                Some((peer, payload)) = self.data.recv() => self.take(Input::Data(peer, payload)),
                 Some(answer) = self.calls.join_next() => self.answered(answer),
                 Some(_) = self.pumps.join_next() => {}
                 Some(listed) = self.requests.recv() => self.take(Input::Allow(listed)),
@@ -199,11 +210,11 @@ impl<R: Radio> Driver<R> {
     }
 
     /// Does what the core has asked for.
-    fn carry_out(&mut self) -> Turn {
-        let mut turn = Turn::Stop;
+    fn carry_out(&mut self) -> Asked {
+        let mut asked = Asked::Calls;
         for output in std::mem::take(&mut self.out) {
             match output {
-                Output::Call(Call::Rebuild) => turn = Turn::Rebuild,
+                Output::Call(Call::Rebuild) => asked = Asked::Rebuild,
                 Output::Call(call) => self.call(call),
                 Output::Reading(identity, reading) => match self.journal.devices().intern(&identity) {
                     Some(device) => self.readings.push(Reading { device, ..reading }),
@@ -214,7 +225,7 @@ impl<R: Radio> Driver<R> {
                 Output::Note(note) => self.note(&note),
             }
         }
-        turn
+        asked
     }
 
     fn call(&mut self, call: Call) {
@@ -231,7 +242,7 @@ impl<R: Radio> Driver<R> {
         // A call that was aborted belongs to a connection that is gone.
         let Ok(Answer { call, result, stream }) = answer else { return };
         if let (Some(mut stream), Call::Connect(peer, _)) = (stream, &call) {
-            let (peer, data) = (peer.clone(), self.data.0.clone());
+            let (peer, data) = (peer.clone(), self.pumped.clone());
             let pump = self.pumps.spawn({
                 let peer = peer.clone();
                 async move {

@@ -150,9 +150,6 @@ pub trait Radio: Clone + Send + Sync + 'static {
 
     /// Pairs without asking anybody ("just works").
     fn pair(&self, peer: &Peer) -> impl Future<Output = Result<(), RadioError>> + Send;
-
-    /// Makes the stack forget a wearable that is not wanted, so that its list does not grow with passers-by.
-    fn forget(&self, peer: &Peer) -> impl Future<Output = ()> + Send;
 }
 
 // === impl Address ===
