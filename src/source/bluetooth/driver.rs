@@ -206,7 +206,7 @@ impl<R: Radio> Driver<R> {
 
     fn take(&mut self, input: Input) {
         let jitter = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
-        self.core.take(input, Instant::now(), self.clock.now(), jitter, &mut self.out);
+        self.core.take(input, now(), self.clock.now(), jitter, &mut self.out);
     }
 
     /// Does what the core has asked for.
@@ -320,7 +320,7 @@ impl<R: Radio> Driver<R> {
             }
             known
         });
-        let view = self.core.view(Instant::now(), self.clock.now());
+        let view = self.core.view(now(), self.clock.now());
         self.metrics.connections.set(view.adapters.iter().map(|adapter| adapter.connections as i64).sum());
         self.metrics.streams.set(self.streams.len() as i64);
         self.show(|shown| shown.view = view);
@@ -401,4 +401,9 @@ impl Handle {
     pub async fn allow(&self, listed: Listed) -> bool {
         self.requests.send(listed).await.is_ok()
     }
+}
+
+/// The runtime's time, which tests may hold.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

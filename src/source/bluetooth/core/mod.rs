@@ -6,6 +6,10 @@
 //! bounded by the wearables that are wanted, not by those that pass by.
 
 mod adapter;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
 mod view;
 mod wearable;
 
