@@ -1,4 +1,5 @@
 //! Where readings come from.
+pub mod bluetooth;
 pub mod mqtt;
 pub mod replay;
 
