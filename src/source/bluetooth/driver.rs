@@ -28,8 +28,14 @@ const DATA_DEPTH: usize = 256;
 /// Batches of readings on their way to the journal. It stands still for seconds on a worn card; readings come a few
 /// hundred a second at most.
 const WRITER_DEPTH: usize = 1024;
-/// A stack that is not there is looked for this often.
-const STACK_RETRY: Duration = Duration::from_secs(5);
+/// A stack that is not there is looked for this often; in the end seldom, for each look may be a line in the system's
+/// log.
+const STACK_RETRY: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(60)];
+/// A stack that was reached and says nothing within this time is not there.
+const STACK_LIMIT: Duration = Duration::from_secs(40);
+/// An adapter that the stack has not named within this time of its start is not there.
+const ADAPTER_PATIENCE: Duration = Duration::from_secs(3);
 /// Connections get this long to end when the gateway stops; the stack takes some two seconds for one.
 const FAREWELL: Duration = Duration::from_secs(4);
 /// Requests of commands: rare, and each is answered at once.
@@ -40,6 +46,7 @@ const REQUESTS: usize = 8;
 pub struct Handle {
     view: Arc<Mutex<Shown>>,
     requests: mpsc::Sender<Listed>,
+    pulse: Arc<Mutex<Instant>>,
 }
 
 /// What is shown.
@@ -61,8 +68,16 @@ pub struct Driver<R: Radio> {
     shown: Arc<Mutex<Shown>>,
     requests: mpsc::Receiver<Listed>,
     calls: JoinSet<Answer>,
+    /// Attempts to connect that are under way.
+    attempts: HashMap<Peer, AbortHandle>,
     /// The one task that carries a wearable's notifications.
     streams: HashMap<Peer, AbortHandle>,
+    /// When this was last at work.
+    pulse: Arc<Mutex<Instant>>,
+    /// Whether somebody counts on the radio: its absence is then worth a warning.
+    counted_on: bool,
+    /// What was last said about its absence.
+    lack: Option<String>,
     pumps: JoinSet<()>,
     /// Where the streams' tasks send to, and what comes out.
     pumped: mpsc::Sender<(Peer, Bytes)>,
@@ -99,11 +114,13 @@ impl<R: Radio> Driver<R> {
         journal: Journal,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
+        counted_on: bool,
     ) -> (Self, Handle) {
+        let pulse = Arc::new(Mutex::new(now()));
         let shown = Arc::new(Mutex::new(Shown::default()));
         let (asking, requests) = mpsc::channel(REQUESTS);
         let (pumped, data) = mpsc::channel(DATA_DEPTH);
-        let handle = Handle { view: Arc::clone(&shown), requests: asking };
+        let handle = Handle { view: Arc::clone(&shown), requests: asking, pulse: Arc::clone(&pulse) };
         let driver = Self {
             radio,
             core,
@@ -113,7 +130,11 @@ impl<R: Radio> Driver<R> {
             shown,
             requests,
             calls: JoinSet::new(),
+            attempts: HashMap::new(),
             streams: HashMap::new(),
+            pulse,
+            counted_on,
+            lack: None,
             pumps: JoinSet::new(),
             pumped,
             data,
@@ -127,33 +148,32 @@ impl<R: Radio> Driver<R> {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let (writer, batches) = mpsc::channel(WRITER_DEPTH);
         let writing = tokio::spawn(write(self.journal.clone(), batches));
-        let mut told = false;
+        let mut tries = 0;
         loop {
+            self.beat();
             let events = tokio::select! {
-                events = self.radio.events() => events,
+                events = tokio::time::timeout(STACK_LIMIT, self.radio.events()) => {
+                    events.unwrap_or(Err(RadioError::Timeout))
+                }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match events {
                 Ok(events) => {
-                    if std::mem::take(&mut told) {
-                        tracing::info!("Bluetooth is there");
-                    }
-                    self.show(|shown| shown.unavailable = None);
+                    tries = 0;
                     self.close_streams();
                     self.calls.abort_all();
+                    self.attempts.clear();
                     if matches!(self.session(events, &writer, &mut stop).await, Turn::Stop) {
                         break;
                     }
                     self.metrics.rebuilds.inc();
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::info!(%error, "no Bluetooth; it is taken when it appears");
-                    }
-                    self.show(|shown| shown.unavailable = Some(error.to_string()));
-                    let patience = tokio::time::sleep(STACK_RETRY);
+                    self.lacks(Some(error.to_string()));
+                    let wait = STACK_RETRY.get(tries).or(STACK_RETRY.last()).copied().unwrap_or_default();
+                    tries += 1;
                     tokio::select! {
-                        () = patience => {}
+                        () = tokio::time::sleep(wait) => {}
                         _ = stop.wait_for(|stop| *stop) => break,
                     }
                 }
@@ -179,6 +199,7 @@ impl<R: Radio> Driver<R> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut view = tokio::time::interval(VIEW_EVERY);
         view.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let begun = now();
         self.take(Input::Renewed);
         loop {
             if self.carry_out() == Asked::Rebuild {
@@ -198,7 +219,10 @@ impl<R: Radio> Driver<R> {
                 Some(_) = self.pumps.join_next() => {}
                 Some(listed) = self.requests.recv() => self.take(Input::Allow(listed)),
                 _ = tick.tick() => self.take(Input::Tick),
-                _ = view.tick() => self.renew_view(),
+                _ = view.tick() => {
+                    self.renew_view();
+                    self.look_for_adapters(begun);
+                }
                 _ = stop.wait_for(|stop| *stop) => return Turn::Stop,
             }
         }
@@ -229,18 +253,31 @@ impl<R: Radio> Driver<R> {
     }
 
     fn call(&mut self, call: Call) {
+        // A wearable has one attempt at a time, and the end of a connection is the end of an attempt, too.
+        if let Call::Connect(peer, _) | Call::Disconnect(peer) = &call
+            && let Some(attempt) = self.attempts.remove(peer)
+        {
+            attempt.abort();
+        }
+        let connecting = if let Call::Connect(peer, _) = &call { Some(peer.clone()) } else { None };
         let radio = self.radio.clone();
-        let open = matches!(&call, Call::Connect(peer, _) if !self.streams.contains_key(peer));
-        self.calls.spawn(async move {
+        let open = connecting.as_ref().is_some_and(|peer| !self.streams.contains_key(peer));
+        let task = self.calls.spawn(async move {
             let mut stream = None;
             let result = make(&radio, &call, open, &mut stream).await;
             Answer { call, result, stream }
         });
+        if let Some(peer) = connecting {
+            self.attempts.insert(peer, task);
+        }
     }
 
     fn answered(&mut self, answer: Result<Answer, tokio::task::JoinError>) {
-        // A call that was aborted belongs to a connection that is gone.
+        // A call that was aborted has no answer that anybody waits for.
         let Ok(Answer { call, result, stream }) = answer else { return };
+        if let Call::Connect(peer, _) = &call {
+            self.attempts.remove(peer);
+        }
         if let (Some(mut stream), Call::Connect(peer, _)) = (stream, &call) {
             let (peer, data) = (peer.clone(), self.pumped.clone());
             let pump = self.pumps.spawn({
@@ -257,7 +294,9 @@ impl<R: Radio> Driver<R> {
                 before.abort();
             }
         }
-        if let Err(error) = &result {
+        if let (Err(error), Call::RestartStack) = (&result, &call) {
+            tracing::warn!(%error, "bluetooth.service cannot be restarted; allow it by a polkit rule, or set ble.restart_bluetooth = false");
+        } else if let Err(error) = &result {
             tracing::debug!(?call, %error, "a Bluetooth call failed");
             self.metrics.failed_calls.inc();
         }
@@ -284,6 +323,11 @@ impl<R: Radio> Driver<R> {
                     tracing::info!(%adapter, step = step.label(), "nothing is heard by the Bluetooth adapter");
                 }
             }
+            Note::Power(adapter, true) => tracing::info!(%adapter, "Bluetooth adapter"),
+            Note::Power(adapter, false) => tracing::info!(
+                %adapter,
+                "the Bluetooth adapter is switched off and is left so; `bluetoothctl power on` switches it on"
+            ),
             Note::Recovered(adapter, step) => {
                 tracing::info!(%adapter, after = step.label(), "the Bluetooth adapter hears again");
             }
@@ -324,6 +368,36 @@ impl<R: Radio> Driver<R> {
         self.metrics.connections.set(view.adapters.iter().map(|adapter| adapter.connections as i64).sum());
         self.metrics.streams.set(self.streams.len() as i64);
         self.show(|shown| shown.view = view);
+    }
+
+    fn look_for_adapters(&mut self, begun: Instant) {
+        self.beat();
+        if self.core.has_adapter() {
+            self.lacks(None);
+        } else if now().saturating_duration_since(begun) >= ADAPTER_PATIENCE {
+            let lack = "there is no Bluetooth adapter that may be used; plug one in, or see [ble] adapters";
+            self.lacks(Some(lack.to_owned()));
+        }
+    }
+
+    /// Says once what is missing, and once that it is there.
+    fn lacks(&mut self, lack: Option<String>) {
+        if self.lack == lack {
+            return;
+        }
+        match &lack {
+            None => tracing::info!("Bluetooth is there"),
+            Some(lack) if self.counted_on => {
+                tracing::warn!("no Bluetooth: {lack}; it is taken when it appears");
+            }
+            Some(lack) => tracing::info!("no Bluetooth: {lack}; it is taken when it appears"),
+        }
+        self.show(|shown| shown.unavailable.clone_from(&lack));
+        self.lack = lack;
+    }
+
+    fn beat(&self) {
+        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = now();
     }
 
     fn show(&self, change: impl FnOnce(&mut Shown)) {
@@ -374,6 +448,7 @@ async fn make<R: Radio>(
         }
         Call::Disconnect(peer) => radio.disconnect(peer).await.map(done),
         Call::Read(peer, what) => radio.read(peer, *what).await,
+        Call::RestartStack => radio.restart_stack().await.map(done),
         Call::Rebuild => Ok(Bytes::new()),
     }
 }
@@ -395,6 +470,11 @@ async fn write(journal: Journal, mut batches: mpsc::Receiver<Vec<Reading>>) {
 impl Handle {
     pub fn shown(&self) -> Shown {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How long ago the source was last seen at work.
+    pub fn idle_for(&self) -> Duration {
+        now().saturating_duration_since(*self.pulse.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// One more wearable that is wanted; `false` when the source has ended.

@@ -55,6 +55,8 @@ pub struct Advert {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Heard(Advert),
+    /// The stack holds a connection to it already, from before [`Radio::events`]; what it once advertised.
+    Linked(Advert),
     /// The link is gone, whoever ended it. May come late, twice or never: the calls' answers are what counts.
     Disconnected(Peer),
     AdapterAdded(AdapterInfo),
@@ -139,7 +141,8 @@ pub trait Radio: Clone + Send + Sync + 'static {
     /// Connects, finds the services and asks for heart rate notifications.
     fn connect(&self, peer: &Peer) -> impl Future<Output = Result<(), RadioError>> + Send;
 
-    /// Ends a connection, or an attempt that goes on after its caller has given up. Nothing to end is no error.
+    /// Ends a connection, or an attempt that goes on after its caller has given up (dropped the future). Nothing to
+    /// end is no error.
     fn disconnect(&self, peer: &Peer) -> impl Future<Output = Result<(), RadioError>> + Send;
 
     fn read(
@@ -150,6 +153,9 @@ pub trait Radio: Clone + Send + Sync + 'static {
 
     /// Pairs without asking anybody ("just works").
     fn pair(&self, peer: &Peer) -> impl Future<Output = Result<(), RadioError>> + Send;
+
+    /// Has the system's Bluetooth service started anew; what happens then comes as events.
+    fn restart_stack(&self) -> impl Future<Output = Result<(), RadioError>> + Send;
 }
 
 // === impl Address ===

@@ -8,6 +8,7 @@
 //!   attempt meanwhile.
 //! - What counts is data, not events: a link without a heart rate for [`SILENCE`] is given up, an event that says
 //!   "connected" is not needed, and the back-off starts over only when data has come.
+//! - An attempt is given up after [`ATTEMPT`], whatever the stack goes on doing: others wait for their turn.
 //! - After any loss the next connect waits at least [`SETTLE`]: one on the heels of an adapter's power-off has crashed
 //!   the kernel.
 
@@ -23,12 +24,19 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(2);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 /// Silent links in a row before the operator is told that another app may hold the strap.
 const SILENT_OFTEN: u32 = 2;
+/// An attempt to connect, services and subscription included; slow controllers take 7 s, absent wearables for ever.
+pub const ATTEMPT: Duration = Duration::from_secs(15);
+/// ... and if it has to be paired first.
+pub const PAIRING: Duration = Duration::from_secs(45);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Has no slot.
     Resting,
-    Connecting,
+    /// Given up at that time.
+    Connecting {
+        until: Instant,
+    },
     Live {
         heard: Instant,
         battery_at: Instant,
@@ -43,8 +51,8 @@ enum State {
 /// What the driver tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// It has a slot and it is its turn.
-    Granted,
+    /// It has a slot and it is its turn; `pair`: it is to be paired on the way.
+    Granted { pair: bool },
     /// The connect call came back well.
     Connected,
     /// The connect call came back otherwise, or not in time.
@@ -112,7 +120,7 @@ impl Session {
     pub fn standing(&self) -> Standing {
         match self.state {
             State::Resting => Standing::Resting,
-            State::Connecting => Standing::Connecting,
+            State::Connecting { .. } => Standing::Connecting,
             State::Live { .. } if self.had_data => Standing::Live,
             State::Live { .. } => Standing::Silent,
             State::Closing => Standing::Closing,
@@ -125,41 +133,37 @@ impl Session {
         match self.state {
             State::Resting => true,
             State::Backoff { until } => now >= until,
-            State::Connecting | State::Live { .. } | State::Closing => false,
+            State::Connecting { .. } | State::Live { .. } | State::Closing => false,
         }
     }
 
     /// Between having a slot and being told whether it works.
     pub fn is_connecting(&self) -> bool {
-        matches!(self.state, State::Connecting | State::Closing)
+        matches!(self.state, State::Connecting { .. } | State::Closing)
     }
 
     /// `jitter` is a fresh random number from 0 to 1.
     pub fn on(&mut self, event: Event, now: Instant, jitter: f64) -> Actions {
         let mut actions = Actions::new();
         match (self.state, event) {
-            (State::Resting, Event::Granted) => {
-                self.state = State::Connecting;
+            (State::Resting | State::Backoff { .. }, Event::Granted { pair }) if self.wants_slot(now) => {
+                let limit = if pair { PAIRING } else { ATTEMPT };
+                self.state = State::Connecting { until: now + limit };
                 self.had_data = false;
                 actions.push(Action::Connect);
             }
-            (State::Backoff { until }, Event::Granted) if now >= until => {
-                self.state = State::Connecting;
-                self.had_data = false;
-                actions.push(Action::Connect);
-            }
-            (State::Backoff { .. }, Event::Granted) => actions.push(Action::ReleaseSlot),
-            (State::Connecting, Event::Connected) => {
+            (State::Backoff { .. }, Event::Granted { .. }) => actions.push(Action::ReleaseSlot),
+            (State::Connecting { .. }, Event::Connected) => {
                 self.state = State::Live { heard: now, battery_at: now + BATTERY_EVERY };
                 actions.push(Action::ReadAbout);
             }
             // The stack restores notifications by itself: data may come before the call is back.
-            (State::Connecting, Event::Data) => self.data(),
+            (State::Connecting { .. }, Event::Data) => self.data(),
             (State::Live { battery_at, .. }, Event::Data) => {
                 self.state = State::Live { heard: now, battery_at };
                 self.data();
             }
-            (State::Connecting, Event::Failed | Event::Yield)
+            (State::Connecting { .. }, Event::Failed | Event::Lost | Event::Yield)
             | (State::Live { .. }, Event::Lost | Event::Yield) => {
                 self.state = State::Closing;
                 actions.push(Action::Disconnect);
@@ -168,7 +172,7 @@ impl Session {
                 self.rest(now, jitter);
                 actions.push(Action::ReleaseSlot);
             }
-            (State::Connecting | State::Live { .. } | State::Closing, Event::AdapterLost) => {
+            (State::Connecting { .. } | State::Live { .. } | State::Closing, Event::AdapterLost) => {
                 self.rest(now, jitter);
                 actions.push(Action::ReleaseSlot);
             }
@@ -181,6 +185,12 @@ impl Session {
     /// What time alone brings.
     pub fn tick(&mut self, now: Instant) -> Actions {
         let mut actions = Actions::new();
+        if let State::Connecting { until } = self.state
+            && now >= until
+        {
+            self.state = State::Closing;
+            actions.push(Action::Disconnect);
+        }
         let State::Live { heard, battery_at } = self.state else { return actions };
         if now.saturating_duration_since(heard) >= SILENCE {
             if !self.had_data {
@@ -203,8 +213,8 @@ impl Session {
     pub fn wake_at(&self) -> Option<Instant> {
         match self.state {
             State::Live { heard, battery_at } => Some((heard + SILENCE).min(battery_at)),
-            State::Backoff { until } => Some(until),
-            State::Resting | State::Connecting | State::Closing => None,
+            State::Connecting { until } | State::Backoff { until } => Some(until),
+            State::Resting | State::Closing => None,
         }
     }
 
@@ -235,7 +245,7 @@ mod tests {
 
     fn live(start: Instant) -> Session {
         let mut session = Session::default();
-        assert_eq!(session.on(Event::Granted, start, 0.0)[..], [Action::Connect]);
+        assert_eq!(session.on(Event::Granted { pair: false }, start, 0.0)[..], [Action::Connect]);
         assert_eq!(session.on(Event::Connected, start, 0.0)[..], [Action::ReadAbout]);
         session
     }
@@ -244,7 +254,7 @@ mod tests {
     fn a_failed_connect_is_always_followed_by_a_disconnect() {
         let start = Instant::now();
         let mut session = Session::default();
-        session.on(Event::Granted, start, 0.0);
+        session.on(Event::Granted { pair: false }, start, 0.0);
         assert_eq!(session.on(Event::Failed, start, 0.0)[..], [Action::Disconnect]);
         assert!(!session.wants_slot(start));
         assert_eq!(session.on(Event::Closed, start, 0.0)[..], [Action::ReleaseSlot]);
@@ -260,12 +270,12 @@ mod tests {
         assert_eq!(session.tick(later(start, 10_000))[..], [Action::Disconnect]);
         session.on(Event::Closed, later(start, 12_000), 0.0);
         let again = later(start, 20_000);
-        session.on(Event::Granted, again, 0.0);
+        session.on(Event::Granted { pair: false }, again, 0.0);
         session.on(Event::Connected, again, 0.0);
         assert_eq!(session.tick(later(again, 10_000))[..], [Action::TellSilent, Action::Disconnect]);
         session.on(Event::Closed, later(again, 10_000), 0.0);
         let third = later(again, 60_000);
-        session.on(Event::Granted, third, 0.0);
+        session.on(Event::Granted { pair: false }, third, 0.0);
         session.on(Event::Connected, third, 0.0);
         assert_eq!(session.tick(later(third, 10_000))[..], [Action::Disconnect], "told already");
     }
@@ -277,7 +287,7 @@ mod tests {
         let mut now = start;
         let mut waits = Vec::new();
         for _ in 0..7 {
-            session.on(Event::Granted, now, 1.0);
+            session.on(Event::Granted { pair: false }, now, 1.0);
             session.on(Event::Failed, now, 1.0);
             session.on(Event::Closed, now, 1.0);
             let until = session.wake_at().unwrap();
@@ -285,7 +295,7 @@ mod tests {
             now = until;
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
-        session.on(Event::Granted, now, 1.0);
+        session.on(Event::Granted { pair: false }, now, 1.0);
         session.on(Event::Connected, now, 1.0);
         session.on(Event::Data, now, 1.0);
         session.on(Event::Lost, now, 1.0);
@@ -323,7 +333,7 @@ mod tests {
         use Event::{AdapterLost, Closed, Connected, Data, Failed, Granted, Lost, Yield};
         proptest::sample::select(vec![
             None,
-            Some(Granted),
+            Some(Granted { pair: false }),
             Some(Connected),
             Some(Failed),
             Some(Data),
@@ -346,9 +356,9 @@ mod tests {
                 now += Duration::from_millis(wait);
                 let actions = match event {
                     // The driver grants only what is asked for, and tells the end of calls it has made.
-                    Some(Event::Granted) if has_slot || !session.wants_slot(now) => continue,
+                    Some(Event::Granted { .. }) if has_slot || !session.wants_slot(now) => continue,
                     Some(event) => {
-                        has_slot |= event == Event::Granted;
+                        has_slot |= event == (Event::Granted { pair: false });
                         session.on(event, now, 0.5)
                     }
                     None => session.tick(now),

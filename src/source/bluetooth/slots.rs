@@ -78,6 +78,11 @@ impl<W: Ord + Clone> Slots<W> {
         self.waiting.remove(who);
     }
 
+    /// Whoever does not fulfil `keep` waits no more.
+    pub fn retain_waiting(&mut self, mut keep: impl FnMut(&W) -> bool) {
+        self.waiting.retain(|who, _| keep(who));
+    }
+
     /// Has had its turn: the link is given back, and it queues again behind the others.
     pub fn requeue(&mut self, who: &W, now: Instant) {
         if let Some(claim) = self.held.remove(who) {

@@ -42,6 +42,9 @@ const CONNECT: Duration = Duration::from_secs(35);
 /// Services of a strap that BlueZ has not cached take seconds on a slow controller.
 const DISCOVER: Duration = Duration::from_secs(20);
 const PAIR: Duration = Duration::from_secs(30);
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// systemd queues the job and answers; it may have to start polkit first.
+const RESTART: Duration = Duration::from_secs(20);
 /// Events on their way to the driver: what a full gym's advertisements need in a second.
 const EVENTS: usize = 1024;
 /// Notifications of one wearable: several seconds.
@@ -178,6 +181,15 @@ impl Radio for BlueZ {
         link.agent.get_or_try_init(|| agent::register(&link.bus)).await?;
         let done: Result<(), _> = proxy.method_call(DEVICE, "Pair", ()).await;
         done.map_err(|e| radio_error(&e))
+    }
+
+    async fn restart_stack(&self) -> Result<(), RadioError> {
+        let link = self.link()?;
+        let systemd = Proxy::new(SYSTEMD, "/org/freedesktop/systemd1", RESTART, Arc::clone(&link.bus));
+        let done: Result<(dbus::Path<'static>,), _> = systemd
+            .method_call("org.freedesktop.systemd1.Manager", "RestartUnit", ("bluetooth.service", "replace"))
+            .await;
+        done.map(drop).map_err(|e| radio_error(&e))
     }
 }
 

@@ -27,6 +27,7 @@ const MOST_FACTS: usize = 8192;
 const RESERVE: usize = 128;
 const HEART_RATE_SERVICE: &str = "0000180d-0000-1000-8000-00805f9b34fb";
 
+type Manufacturer = SmallVec<[(u16, Bytes); 1]>;
 type Interfaces = HashMap<String, PropMap>;
 
 /// What is known of a device besides its latest advertisement.
@@ -128,6 +129,8 @@ impl Listener {
             self.learn(&peer, properties);
             if live {
                 self.heard(&peer, properties);
+            } else if prop_cast(properties, "Connected") == Some(&true) {
+                self.send(Event::Linked(self.advert(&peer, None, SmallVec::new())));
             }
         }
     }
@@ -190,18 +193,22 @@ impl Listener {
         if rssi.is_none() && manufacturer.is_empty() {
             return;
         }
-        let facts = self.facts.get(peer).cloned().unwrap_or_default();
-        let advert = Advert {
-            peer: peer.clone(),
-            random_address: facts.random_address,
-            name: facts.name,
-            rssi_dbm: rssi.and_then(|dbm| i8::try_from(*dbm).ok()),
-            heart_rate_service: facts.heart_rate_service,
-            manufacturer,
-        };
+        let advert = self.advert(peer, rssi.copied(), manufacturer);
         if self.events.capacity() > RESERVE {
             // The next one comes in a moment.
             let _ = self.events.try_send(Event::Heard(advert));
+        }
+    }
+
+    fn advert(&self, peer: &Peer, rssi: Option<i16>, manufacturer: Manufacturer) -> Advert {
+        let facts = self.facts.get(peer).cloned().unwrap_or_default();
+        Advert {
+            peer: peer.clone(),
+            random_address: facts.random_address,
+            name: facts.name,
+            rssi_dbm: rssi.and_then(|dbm| i8::try_from(dbm).ok()),
+            heart_rate_service: facts.heart_rate_service,
+            manufacturer,
         }
     }
 
@@ -217,7 +224,7 @@ fn text<'a>(properties: &'a PropMap, key: &str) -> Option<&'a str> {
     prop_cast::<String>(properties, key).map(String::as_str)
 }
 
-fn manufacturer(properties: &PropMap) -> SmallVec<[(u16, Bytes); 1]> {
+fn manufacturer(properties: &PropMap) -> Manufacturer {
     let data = prop_cast::<HashMap<u16, Variant<Box<dyn RefArg>>>>(properties, "ManufacturerData");
     let entries = data.into_iter().flatten().filter_map(|(company, value)| {
         cast::<Vec<u8>>(&value.0).map(|bytes| (*company, Bytes::copy_from_slice(bytes)))

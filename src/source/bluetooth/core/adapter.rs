@@ -48,6 +48,8 @@ pub struct Adapter {
     pub slots: Slots<Peer>,
     /// One connect at a time.
     pub connecting: Option<Peer>,
+    /// No connect before then: links have just been lost, and that may be the beginning of a power-off.
+    pub settles: Option<Instant>,
     pub heard_at: Option<Instant>,
     pub adverts: u64,
     pub strangers: u64,
@@ -62,7 +64,10 @@ pub enum Wish {
     Scan(bool),
     Power(bool),
     Rebuild,
-    Report,
+    /// `first`: of this silence.
+    Report {
+        first: bool,
+    },
 }
 
 impl Adapter {
@@ -76,6 +81,7 @@ impl Adapter {
             ladder: Ladder::default(),
             slots: Slots::new(slots),
             connecting: None,
+            settles: None,
             heard_at: None,
             adverts: 0,
             strangers: 0,
@@ -88,9 +94,20 @@ impl Adapter {
         self.power == Power::On
     }
 
+    /// Whether another connect may begin.
+    pub fn may_connect(&self, now: Instant) -> bool {
+        self.is_on() && self.connecting.is_none() && self.settles.is_none_or(|until| now >= until)
+    }
+
+    /// A link is gone, or the adapter itself.
+    pub fn link_lost(&mut self, now: Instant) {
+        self.settles = Some(now + SETTLE);
+    }
+
     /// The system says that it is on or off now. `true`: what was connected is lost.
     pub fn powered(&mut self, on: bool, now: Instant) -> bool {
         self.info.powered = on;
+        self.link_lost(now);
         if on {
             if self.power != Power::On {
                 self.power = Power::On;
@@ -100,9 +117,10 @@ impl Adapter {
             return false;
         }
         self.scan = Scan::Off;
-        self.ladder.rest();
+        // Our own step of the ladder is not over before it is on again.
         if !matches!(self.power, Power::Cycling(_)) {
             self.power = Power::Off;
+            self.ladder.rest();
         }
         true
     }
@@ -140,6 +158,7 @@ impl Adapter {
             self.scan = Scan::Starting;
             return Some(Wish::Scan(true));
         }
+        let before = self.ladder.step();
         let step = self.ladder.climb(now)?;
         if let Some(count) = self.steps.get_mut(step as usize) {
             *count += 1;
@@ -154,7 +173,7 @@ impl Adapter {
                 self.power = Power::Cycling(Cycle::GoingOff);
                 Wish::Power(false)
             }
-            Step::ReportStuck => Wish::Report,
+            Step::ReportStuck => Wish::Report { first: before != Some(Step::ReportStuck) },
         })
     }
 

@@ -26,7 +26,7 @@ use super::session::{self, Action, Session};
 use super::slots::Grant;
 use crate::clock::Stamp;
 use crate::reading::{Reading, advert};
-use adapter::{Adapter, Wish};
+use adapter::{Adapter, Power, Wish};
 use wearable::Wearable;
 
 pub use view::{AdapterView, View, WearableView};
@@ -37,6 +37,9 @@ const FORGOTTEN: Duration = Duration::from_secs(30 * 60);
 const MOST_PEERS: usize = 2048;
 /// What is heard asks for no decision at once: time is looked at as often as this meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A wearable that was heard within this time is there to be connected to; an attempt on one that has gone would keep
+/// the others waiting.
+const PRESENT: Duration = Duration::from_secs(10);
 /// Notifications that wait for a wearable's serial number to tell whose they are.
 const MOST_HELD: usize = 32;
 
@@ -65,6 +68,8 @@ pub enum Call {
     Disconnect(Peer),
     Read(Peer, Characteristic),
     Rebuild,
+    /// The system's Bluetooth service is started anew.
+    RestartStack,
 }
 
 /// What comes out.
@@ -87,6 +92,8 @@ pub enum Note {
     Step(AdapterId, Step),
     /// It is heard again after that step.
     Recovered(AdapterId, Step),
+    /// An adapter that is used was found on or off, or was switched by somebody else.
+    Power(AdapterId, bool),
 }
 
 /// What the core is told once.
@@ -95,6 +102,29 @@ pub struct Settings {
     pub broadcast: bool,
     pub connect: bool,
     pub slots: usize,
+    /// The last step of the ladder may restart the system's Bluetooth service.
+    pub restart_stack: bool,
+}
+
+/// Whether a wearable could be connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// Not heard since its last connection.
+    Away,
+    /// Its last advertisement came at that time.
+    Heard(Instant),
+    /// The stack holds a connection to it, from a life of ours before this one: it advertises no more.
+    Linked,
+}
+
+impl Presence {
+    fn is_there(self, now: Instant) -> bool {
+        match self {
+            Self::Away => false,
+            Self::Heard(at) => now.saturating_duration_since(at) < PRESENT,
+            Self::Linked => true,
+        }
+    }
 }
 
 /// A wearable as one adapter knows it.
@@ -104,6 +134,7 @@ struct Known {
     name: Option<Arc<str>>,
     session: Session,
     heard_at: Instant,
+    presence: Presence,
     rssi_dbm: Option<i8>,
     /// It offers 0x180D: worth a connection.
     connectable: bool,
@@ -165,20 +196,26 @@ impl Core {
 
     fn event(&mut self, event: Event, now: Instant, stamp: Stamp, jitter: f64) {
         match event {
-            Event::Heard(advert) => self.heard(advert, now, stamp),
-            Event::Disconnected(peer) => self.session(&peer, session::Event::Lost, now, jitter),
+            Event::Heard(advert) => self.heard(advert, Presence::Heard(now), now, stamp),
+            Event::Linked(advert) => self.heard(advert, Presence::Linked, now, stamp),
+            Event::Disconnected(peer) => {
+                if let Some(adapter) = self.adapters.get_mut(&peer.adapter) {
+                    adapter.link_lost(now);
+                }
+                if let Some(known) = self.known.get_mut(&peer)
+                    && known.presence == Presence::Linked
+                {
+                    known.presence = Presence::Away;
+                }
+                self.session(&peer, session::Event::Lost, now, jitter);
+            }
             Event::AdapterAdded(info) => self.adapter_added(info, now, jitter),
             Event::AdapterRemoved(id) => {
                 self.adapter_lost(&id, now, jitter);
                 self.adapters.remove(&id);
                 self.known.retain(|peer, _| peer.adapter != id);
             }
-            Event::Powered(id, on) => {
-                let lost = self.adapters.get_mut(&id).is_some_and(|adapter| adapter.powered(on, now));
-                if lost {
-                    self.adapter_lost(&id, now, jitter);
-                }
-            }
+            Event::Powered(id, on) => self.powered(&id, on, now, jitter),
             Event::StackLost => {
                 let all: Vec<_> = self.adapters.keys().cloned().collect();
                 for id in &all {
@@ -199,14 +236,25 @@ impl Core {
         }
         match self.adapters.get_mut(&info.id) {
             Some(adapter) if adapter.info.address == info.address => {
-                if adapter.info.powered != info.powered && adapter.powered(info.powered, now) {
-                    self.adapter_lost(&info.id, now, jitter);
+                if adapter.info.powered != info.powered {
+                    self.powered(&info.id, info.powered, now, jitter);
                 }
             }
             _ => {
+                self.out.push(Output::Note(Note::Power(info.id.clone(), info.powered)));
                 let adapter = Adapter::new(info.clone(), self.settings.slots, now);
                 self.adapters.insert(info.id, adapter);
             }
+        }
+    }
+
+    fn powered(&mut self, id: &AdapterId, on: bool, now: Instant, jitter: f64) {
+        let Some(adapter) = self.adapters.get_mut(id) else { return };
+        if adapter.info.powered != on && !matches!(adapter.power, Power::Cycling(_)) {
+            self.out.push(Output::Note(Note::Power(id.clone(), on)));
+        }
+        if adapter.powered(on, now) {
+            self.adapter_lost(id, now, jitter);
         }
     }
 
@@ -233,10 +281,11 @@ impl Core {
         }
     }
 
-    fn heard(&mut self, advert: Advert, now: Instant, stamp: Stamp) {
+    fn heard(&mut self, advert: Advert, presence: Presence, now: Instant, stamp: Stamp) {
         let Some(adapter) = self.adapters.get_mut(&advert.peer.adapter) else { return };
-        adapter.adverts += 1;
-        if let Some(step) = adapter.heard(now) {
+        let on_air = presence != Presence::Linked;
+        adapter.adverts += u64::from(on_air);
+        if on_air && let Some(step) = adapter.heard(now) {
             self.out.push(Output::Note(Note::Recovered(advert.peer.adapter.clone(), step)));
         }
         let broadcast = advert.manufacturer.iter().find_map(|(company, data)| advert::decode(*company, data));
@@ -265,6 +314,7 @@ impl Core {
         }
         let known = self.known.entry(advert.peer.clone()).or_insert_with(|| Known::new(wanted.clone(), now));
         known.heard_at = now;
+        known.presence = presence;
         known.rssi_dbm = advert.rssi_dbm.or(known.rssi_dbm);
         known.name = advert.name.or(known.name.take());
         known.connectable |= advert.heart_rate_service;
@@ -315,7 +365,7 @@ impl Core {
             Call::Connect(peer, _) => self.connect_done(&peer, result, now, jitter),
             Call::Disconnect(peer) => self.session(&peer, session::Event::Closed, now, jitter),
             Call::Read(peer, what) => self.read_done(&peer, what, result, now),
-            Call::Rebuild => {}
+            Call::Rebuild | Call::RestartStack => {}
         }
     }
 
@@ -333,6 +383,9 @@ impl Core {
                     adapter.last_error = Some(error.clone());
                 }
             }
+        }
+        if let Some(known) = self.known.get_mut(peer) {
+            known.presence = Presence::Away;
         }
         let event = if result.is_ok() { session::Event::Connected } else { session::Event::Failed };
         self.session(peer, event, now, jitter);
@@ -492,7 +545,9 @@ impl Core {
                 Wish::Scan(on) => Some(Call::Scan(id.clone(), on)),
                 Wish::Power(on) => Some(Call::Power(id.clone(), on)),
                 Wish::Rebuild => Some(Call::Rebuild),
-                Wish::Report => None,
+                Wish::Report { first } => {
+                    (first && self.settings.restart_stack).then_some(Call::RestartStack)
+                }
             };
             let climbed = !matches!(wish, Wish::Scan(true) | Wish::Power(true));
             if let Some(step) = step.filter(|_| climbed) {
@@ -504,7 +559,7 @@ impl Core {
 
     /// Gives slots to those who want one.
     fn grant(&mut self, id: &AdapterId, now: Instant, jitter: f64) {
-        if !self.settings.connect || !self.adapters.get(id).is_some_and(Adapter::is_on) {
+        if !self.settings.connect || !self.adapters.get(id).is_some_and(|adapter| adapter.may_connect(now)) {
             return;
         }
         let wanting: Vec<(Peer, u8)> = self
@@ -513,18 +568,21 @@ impl Core {
             .filter(|(peer, known)| {
                 peer.adapter == *id
                     && known.connectable
+                    && known.presence.is_there(now)
                     && known.session.wants_slot(now)
                     && self.is_best(peer, known, now)
             })
             .map(|(peer, known)| (peer.clone(), known.wanted.priority))
             .collect();
         let Some(adapter) = self.adapters.get_mut(id) else { return };
+        let there = |peer: &Peer| self.known.get(peer).is_some_and(|known| known.presence.is_there(now));
+        adapter.slots.retain_waiting(there);
         for (peer, priority) in wanting {
             adapter.slots.want(peer, priority, now);
         }
         loop {
             let Some(adapter) = self.adapters.get_mut(id) else { return };
-            if adapter.connecting.is_some() {
+            if !adapter.may_connect(now) {
                 return;
             }
             let known = &self.known;
@@ -532,9 +590,9 @@ impl Core {
             match adapter.slots.next(now, busy) {
                 Some(Grant::Connect(peer)) => {
                     adapter.connecting = Some(peer.clone());
-                    match known.contains_key(&peer) {
-                        true => self.session(&peer, session::Event::Granted, now, jitter),
-                        false => {
+                    match known.get(&peer).map(|known| known.wanted.pair) {
+                        Some(pair) => self.session(&peer, session::Event::Granted { pair }, now, jitter),
+                        None => {
                             adapter.connecting = None;
                             adapter.slots.release(&peer);
                         }
@@ -598,6 +656,11 @@ impl Core {
         }
     }
 
+    /// Whether there is an adapter that may be used, on or off.
+    pub fn has_adapter(&self) -> bool {
+        !self.adapters.is_empty()
+    }
+
     /// Whether this wearable is kept in mind.
     pub fn knows(&self, peer: &Peer) -> bool {
         self.known.contains_key(peer)
@@ -626,6 +689,7 @@ impl Known {
             name: None,
             session: Session::default(),
             heard_at: now,
+            presence: Presence::Away,
             rssi_dbm: None,
             connectable: false,
             yielding: false,

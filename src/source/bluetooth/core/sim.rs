@@ -323,6 +323,11 @@ impl Sim {
                     CONNECT_LIMIT
                 }
             }
+            Call::Disconnect(peer) => {
+                // The driver gives the attempt up.
+                self.pending.retain(|(_, call)| !matches!(call, Call::Connect(known, _) if known == peer));
+                CALL_TAKES
+            }
             Call::Power(id, true) => {
                 let operator = self.dongles.get(id).is_some_and(|dongle| dongle.switched_off_by_operator);
                 assert!(!operator, "switched on what the operator switched off");
@@ -391,6 +396,7 @@ impl Sim {
                     _ => Err(RadioError::NotOffered),
                 }
             }
+            Call::RestartStack => empty,
             Call::Rebuild => {
                 for (id, dongle) in &mut self.dongles {
                     dongle.scanning = false;

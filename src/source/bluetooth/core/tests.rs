@@ -11,7 +11,7 @@ use super::sim::{Sim, Strap, hci, strap};
 use super::{Call, Note, Settings};
 use crate::reading::{Reason, Source};
 
-const ALL: Settings = Settings { broadcast: true, connect: true, slots: 20 };
+const ALL: Settings = Settings { broadcast: true, connect: true, slots: 20, restart_stack: false };
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -208,7 +208,7 @@ fn an_address_that_changes_is_the_same_device() {
 #[test]
 fn two_adapters_that_hear_one_strap_make_one_stream() {
     let both = Strap { broadcasts: true, rssi: [(0, -70), (1, -60)].into(), ..strap(0) };
-    let mut sim = Sim::new(ALL, aliases(&[both.clone()]), false, vec![both]);
+    let mut sim = Sim::new(ALL, aliases(std::slice::from_ref(&both)), false, vec![both]);
     sim.plug(0, 5);
     sim.plug(1, 5);
     sim.run(seconds(300));
