@@ -24,7 +24,7 @@ use btleplug::platform::{Adapter, Manager, Peripheral, PeripheralId};
 use bytes::Bytes;
 use dbus::arg::{PropMap, Variant};
 use dbus::nonblock::stdintf::org_freedesktop_dbus::Properties;
-use dbus::nonblock::{Proxy, SyncConnection};
+use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -63,6 +63,8 @@ struct Link {
     /// btleplug's handles hold what is known of a wearable's services, so there is one per wearable.
     peripherals: Mutex<HashMap<Peer, Peripheral>>,
     agent: tokio::sync::OnceCell<()>,
+    /// Signals come for as long as these live.
+    _signals: Vec<MsgMatch>,
 }
 
 impl Radio for BlueZ {
@@ -80,9 +82,15 @@ impl Radio for BlueZ {
             }
             drop(listening);
         });
-        signals::listen(&bus, &sender).await?;
+        let signals = signals::listen(&bus, &sender).await?;
         let manager = Manager::new().await.map_err(error::btleplug)?;
-        let link = Link { bus, manager, peripherals: Mutex::default(), agent: tokio::sync::OnceCell::new() };
+        let link = Link {
+            bus,
+            manager,
+            peripherals: Mutex::default(),
+            agent: tokio::sync::OnceCell::new(),
+            _signals: signals,
+        };
         self.replace(Some(Arc::new(link)));
         Ok(receiver)
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dbus::arg::{PropMap, RefArg, Variant, cast, prop_cast};
 use dbus::message::MatchRule;
-use dbus::nonblock::{Proxy, SyncConnection};
+use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
 use dbus::{Message, Path};
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
@@ -43,16 +43,20 @@ struct Listener {
     events: mpsc::Sender<Event>,
 }
 
-/// Sends what is there, and from then on whatever happens.
-pub async fn listen(bus: &Arc<SyncConnection>, events: &mpsc::Sender<Event>) -> Result<(), RadioError> {
+/// Sends what is there, and from then on whatever happens, for as long as what is returned is held.
+pub async fn listen(
+    bus: &Arc<SyncConnection>,
+    events: &mpsc::Sender<Event>,
+) -> Result<Vec<MsgMatch>, RadioError> {
     let listener = Arc::new(Mutex::new(Listener { facts: HashMap::new(), events: events.clone() }));
+    let mut matches = Vec::new();
     for rule in rules() {
         let listener = Arc::clone(&listener);
         let matched = bus.add_match(rule).await.map_err(|e| radio_error(&e))?;
-        matched.msg_cb(move |message| {
+        matches.push(matched.msg_cb(move |message| {
             listener.lock().unwrap_or_else(PoisonError::into_inner).signal(&message);
             true
-        });
+        }));
     }
     let root = Proxy::new(SERVICE, "/", LIMIT, Arc::clone(bus));
     let objects: Result<(HashMap<Path<'static>, Interfaces>,), _> =
@@ -65,7 +69,7 @@ pub async fn listen(bus: &Arc<SyncConnection>, events: &mpsc::Sender<Event>) -> 
     for (path, interfaces) in adapters.into_iter().chain(devices) {
         listener.added(path, interfaces, false);
     }
-    Ok(())
+    Ok(matches)
 }
 
 fn rules() -> [MatchRule<'static>; 3] {
