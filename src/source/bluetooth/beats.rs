@@ -72,6 +72,11 @@ impl Run {
         })
     }
 
+    /// Whether there is something that could be continued.
+    pub fn is_going(&self) -> bool {
+        self.anchor_us.is_some()
+    }
+
     /// The connection was lost, or the sensor had no contact: what comes next is a new run.
     pub fn end(&mut self) {
         *self = Self::default();

@@ -346,6 +346,7 @@ impl<R: Radio> Driver<R> {
                 self.metrics.readings.inc_by(count);
             }
             Err(_) => {
+                self.take(Input::Dropped);
                 if self.metrics.dropped.inc_by(count) == 0 {
                     tracing::warn!(
                         "the journal takes no readings: Bluetooth readings are lost until it does; see `fogbeat status`"

@@ -54,6 +54,8 @@ pub enum Input {
     /// The connection to the stack is new; adapters are announced after it.
     Renewed,
     Allow(Listed),
+    /// Readings were lost on their way to the journal.
+    Dropped,
     Tick,
 }
 
@@ -136,6 +138,8 @@ struct Known {
     heard_at: Instant,
     presence: Presence,
     rssi_dbm: Option<i8>,
+    /// The same, until a reading has told it.
+    untold_rssi: Option<i8>,
     /// It offers 0x180D: worth a connection.
     connectable: bool,
     /// Gives its slot back to wait for the next turn, not because it is lost.
@@ -184,6 +188,7 @@ impl Core {
             Input::Done(call, result) => self.done(call, result, now, jitter),
             Input::Renewed => self.renewed(now, jitter),
             Input::Allow(listed) => self.roster.allow(listed),
+            Input::Dropped => self.wearables.values_mut().for_each(Wearable::interrupted),
             Input::Tick => {}
         }
         let looked = self.looked.is_some_and(|at| now.saturating_duration_since(at) < LOOK_EVERY);
@@ -316,6 +321,7 @@ impl Core {
         known.heard_at = now;
         known.presence = presence;
         known.rssi_dbm = advert.rssi_dbm.or(known.rssi_dbm);
+        known.untold_rssi = advert.rssi_dbm.or(known.untold_rssi);
         known.name = advert.name.or(known.name.take());
         known.connectable |= advert.heart_rate_service;
         known.wanted = wanted;
@@ -341,7 +347,7 @@ impl Core {
         match known.wanted.identity.clone() {
             Some(identity) => {
                 let wearable = self.wearables.entry(Arc::clone(&identity)).or_default();
-                if let Some(reading) = wearable.notified(&payload, stamp, known.rssi_dbm) {
+                if let Some(reading) = wearable.notified(&payload, stamp, known.untold_rssi.take()) {
                     self.out.push(Output::Reading(identity, reading));
                 }
             }
@@ -439,7 +445,7 @@ impl Core {
         let Some(identity) = known.wanted.identity.clone() else { return };
         let wearable = self.wearables.entry(Arc::clone(&identity)).or_default();
         for (payload, stamp) in std::mem::take(&mut known.held) {
-            if let Some(reading) = wearable.notified(&payload, stamp, known.rssi_dbm) {
+            if let Some(reading) = wearable.notified(&payload, stamp, known.untold_rssi.take()) {
                 self.out.push(Output::Reading(Arc::clone(&identity), reading));
             }
         }
@@ -498,7 +504,7 @@ impl Core {
         if let Some(identity) = &known.wanted.identity
             && let Some(wearable) = self.wearables.get_mut(identity)
         {
-            wearable.disconnected();
+            wearable.interrupted();
         }
         if let Some(adapter) = self.adapters.get_mut(&peer.adapter) {
             if adapter.connecting.as_ref() == Some(peer) {
@@ -691,6 +697,7 @@ impl Known {
             heard_at: now,
             presence: Presence::Away,
             rssi_dbm: None,
+            untold_rssi: None,
             connectable: false,
             yielding: false,
             held: Vec::new(),

@@ -43,6 +43,8 @@ pub struct Strap {
     pub sent: u64,
     /// Broadcast frames it sent.
     pub frames: u64,
+    /// Time that its beats have not yet filled, 1/1024 s.
+    pub owed: u32,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,7 @@ pub fn strap(number: u16) -> Strap {
         bpm: 60 + (number % 100) as u8,
         sent: 0,
         frames: 0,
+        owed: 0,
     }
 }
 
@@ -201,6 +204,16 @@ impl Sim {
         self.readings.iter().filter(|(name, _)| **name == *device).count()
     }
 
+    pub fn readings_for(&self, device: &str) -> impl Iterator<Item = &Reading> {
+        self.readings.iter().filter(move |(name, _)| **name == *device).map(|(_, reading)| reading)
+    }
+
+    /// Between two readings, ms.
+    pub fn longest_pause(&self, device: &str) -> u32 {
+        let times: Vec<u64> = self.readings_for(device).map(|reading| reading.arrival.uptime_ms).collect();
+        times.windows(2).map(|pair| (pair[1] - pair[0]) as u32).max().unwrap_or(0)
+    }
+
     fn stamp(&self) -> Stamp {
         let uptime_ms = 1_000_000 + self.now.duration_since(self.start).as_millis() as u64;
         Stamp { uptime_ms, wall_ms: 1_790_000_000_000 + uptime_ms as i64, quality: WallQuality::Synced }
@@ -253,10 +266,14 @@ impl Sim {
                 && let Some(peer) = linked.first()
             {
                 self.straps[index].sent += 1;
-                let rr = (60_000 * 1024 / 1000 / u16::from(strap.bpm).max(1) as u32) as u16;
-                let [low, high] = rr.to_le_bytes();
-                let payload = Bytes::copy_from_slice(&[0x10, strap.bpm, low, high]);
-                self.take(Input::Data(peer.clone(), payload));
+                let interval = 61_440 / u32::from(strap.bpm.max(1));
+                let beats = (strap.owed + 1024) / interval;
+                self.straps[index].owed = (strap.owed + 1024) % interval;
+                let mut payload = vec![0x10, strap.bpm];
+                for _ in 0..beats {
+                    payload.extend_from_slice(&(interval as u16).to_le_bytes());
+                }
+                self.take(Input::Data(peer.clone(), payload.into()));
             }
             if !linked.is_empty() {
                 continue;

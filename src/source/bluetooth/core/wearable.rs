@@ -13,7 +13,9 @@ use crate::reading::validity::Measurement;
 use crate::reading::{Contact, DeviceId, Reading, Source, hrm};
 
 /// A connected wearable that has been silent for so long has left a gap; they send once a second.
-const GAP_MS: u64 = 2_500;
+const GATT_GAP_MS: u64 = 2_500;
+/// Adverts are missed in ones and twos even by a good radio.
+const ADVERT_GAP_MS: u64 = 5_000;
 
 /// The state of one wearable's stream.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Wearable {
     history: History,
     echo: Echo,
     run: Run,
+    /// Beats went unheard since the last notification.
+    broken: bool,
     pub signal: Signal,
     /// As it was last read, and whether a reading has told it.
     battery: Option<(u8, bool)>,
@@ -43,7 +47,7 @@ pub struct Counts {
     pub malformed: u64,
     /// The same notification heard twice.
     pub echoes: u64,
-    /// Silences of a connected wearable.
+    /// Readings with something unheard right before them.
     pub gaps: u64,
     /// RR intervals no sensor means.
     pub rr_artefacts: u64,
@@ -92,25 +96,37 @@ impl Wearable {
     fn reading(&mut self, measurement: Measurement, source: Source, taken: Stamp) -> Reading {
         let (mut reading, artefacts) = measurement.judge(DeviceId(u32::MAX), source, taken, None);
         self.history.judge(&mut reading);
-        let silent = self.last.is_some_and(|last| {
-            last.source == Source::Gatt && taken.uptime_ms.saturating_sub(last.uptime_ms) > GAP_MS
-        });
-        self.counts.gaps += u64::from(silent);
+        reading.gap_ms = self.gap(source, taken.uptime_ms);
+        self.counts.gaps += u64::from(reading.gap_ms.is_some());
         self.counts.readings += 1;
         self.counts.rr_artefacts += artefacts as u64;
         self.last = Some(Last { uptime_ms: taken.uptime_ms, source });
         reading
     }
 
+    /// How long before this reading the last one was taken, if something went unheard between them.
+    fn gap(&mut self, source: Source, taken_ms: u64) -> Option<u32> {
+        let broken = source == Source::Gatt && std::mem::take(&mut self.broken);
+        let last = self.last?;
+        let passed = taken_ms.saturating_sub(last.uptime_ms);
+        let most = match (last.source, source) {
+            (Source::Gatt, Source::Gatt) => GATT_GAP_MS,
+            _ => ADVERT_GAP_MS,
+        };
+        (broken || passed > most).then(|| u32::try_from(passed).unwrap_or(u32::MAX))
+    }
+
     /// A measurement with RR intervals was taken at its last beat, which lies before its arrival.
     fn beat_time(&mut self, measurement: &Measurement, arrival: Stamp) -> Stamp {
         if measurement.contact == Contact::NotDetected {
-            self.run.end();
+            self.interrupted();
             return arrival;
         }
+        let going = self.run.is_going();
         let rr = &measurement.rr;
         let micros = rr.values.iter().map(|value| rr.unit.to_micros(*value));
         let Some(placed) = self.run.place(arrival.uptime_ms, micros) else { return arrival };
+        self.broken |= going && placed.begins_run;
         Stamp {
             uptime_ms: arrival.uptime_ms.saturating_sub(u64::from(placed.before_arrival_ms)),
             wall_ms: arrival.wall_ms.saturating_sub(i64::from(placed.before_arrival_ms)),
@@ -133,8 +149,9 @@ impl Wearable {
         (!std::mem::replace(told, true)).then_some(*percent)
     }
 
-    /// The connection is gone: no interval is bridged over it.
-    pub fn disconnected(&mut self) {
+    /// The connection is gone, or readings were: no interval is bridged over it.
+    pub fn interrupted(&mut self) {
+        self.broken |= self.run.is_going() || self.last.is_some_and(|last| last.source == Source::Gatt);
         self.run.end();
     }
 
