@@ -217,7 +217,7 @@ def judge_broadcast(verdict, record, readings, adverts):
         if line.get("source") != "advert":
             verdict.faults.append(f"{line['id']}: source {line.get('source')}, not advert")
         at, matching = delivered.seconds(line), None
-        for frame in heard[record.devices[line["device"]]]:
+        for frame in heard.get(record.devices[line["device"]], ()):
             if not frame[2] and frame[1] == line.get("bpm") and -EARLY_SECONDS <= at - frame[0] <= LATE_SECONDS:
                 matching = frame
                 break
@@ -265,7 +265,7 @@ def score(run):
     snoop = run / "btmon.snoop"
     return judge(
         events, list(delivered.lines(run / "lake")),
-        btsnoop.advertisements(snoop) if snoop.exists() else None,
+        btsnoop.advertisements(snoop) if any(event["what"] == "frame" for event in events) else None,
         *((run / name).read_text(errors="replace") if (run / name).exists() else "" for name in ("fogbeat.log", "kernel.log")),
     )
 

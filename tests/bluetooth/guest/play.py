@@ -31,6 +31,8 @@ async def play(name):
         stage.note("failed", reason="a defect of the rig, see play.log")
         code = 2
     finally:
+        if code:
+            await stage.last_words()
         stage.hand_over()
     return code
 

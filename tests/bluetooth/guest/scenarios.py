@@ -22,6 +22,7 @@ class Scenario:
     broadcast: int = 0
     passers_by: int = 0
     memory_mb: int = 1024
+    # bluetoothd and the gateway tell more, and btmon writes down what goes over HCI.
     debug: bool = False
 
     def devices(self, straps):

@@ -21,7 +21,7 @@ SHARE = pathlib.Path("/share")
 STATE, LAKE, MONITOR = pathlib.Path("/tmp/state"), pathlib.Path("/tmp/lake"), pathlib.Path("/tmp/btmon.snoop")
 CONFIG = pathlib.Path("/tmp/fogbeat.toml")
 # Limits that only a broken run meets; emulation on a busy host is slow.
-ADAPTER_SECONDS, STREAMING_SECONDS, STOP_SECONDS = 240, 240, 120
+ADAPTER_SECONDS, STREAMING_SECONDS, STOP_SECONDS = 240, 120, 120
 QUIET_SECONDS = 5
 SETTINGS = """
 [gateway]
@@ -36,6 +36,7 @@ max_age = "10s"
 [[uplink]]
 kind = "directory"
 path = "/tmp/lake"
+
 """
 
 
@@ -65,7 +66,7 @@ class Stage:
 
     async def set_up(self):
         self.tasks.append(asyncio.create_task(self._watch_lag()))
-        if self.scenario.broadcast:
+        if self.scenario.broadcast or self.scenario.debug:
             self.monitor = subprocess.Popen(["btmon", "-w", str(MONITOR)], stdout=subprocess.DEVNULL)
         self.start_bluetoothd()
         for strap in self.straps:
@@ -134,7 +135,9 @@ class Stage:
     # -- the gateway ---------------------------------------------------------------------------------------------
 
     def configure(self):
-        CONFIG.write_text(SETTINGS + self.scenario.settings(self.straps), encoding="utf-8")
+        level = "debug" if self.scenario.debug else "info"
+        settings = f'{SETTINGS}[log]\nlevel = "{level}"\n{self.scenario.settings(self.straps)}'
+        CONFIG.write_text(settings, encoding="utf-8")
         shutil.copy(CONFIG, SHARE / "fogbeat.toml")
 
     def start_gateway(self):
@@ -163,10 +166,21 @@ class Stage:
         self.gateway.kill()
         self.gateway.wait()
 
-    async def stop_gateway(self):
+    async def ask_status(self):
         code, said = await self.run(str(SHARE / "fogbeat"), "status", "--json", "--config", str(CONFIG))
         (SHARE / "status.json").write_text(said)
-        self.note("stop", status=code)
+        self.note("status", code=code)
+
+    async def last_words(self):
+        """After a failure: what whoever looks for the cause will ask for."""
+        with contextlib.suppress(Exception):
+            await self.ask_status()
+            (SHARE / "objects.txt").write_text((await self.run("bluetoothctl", "devices"))[1])
+            self.gateway.send_signal(signal.SIGTERM)
+            await asyncio.sleep(5)
+
+    async def stop_gateway(self):
+        await self.ask_status()
         self.gateway.send_signal(signal.SIGTERM)
         await self.until(lambda: self.gateway.poll() is not None, STOP_SECONDS, "the gateway does not stop")
         self.note("stopped", code=self.gateway.returncode)
