@@ -26,6 +26,8 @@ EARLY_SECONDS, LATE_SECONDS = 2.0, 5.0
 BROADCAST_SHARE = 0.99
 # A strap that was asked for one measurement a second must have made nearly all of them.
 LEAST_RATE = 0.9
+# Silence between two readings of a strap: shorter than this none may be told, longer than that it must be.
+NO_GAP_SECONDS, GAP_SECONDS = 2.0, 4.0
 # Standing still for this long in sum within a recovery makes it void.
 STILL_SECONDS = 2.0
 
@@ -119,9 +121,9 @@ def judge_connected(verdict, record, readings):
             verdict.faults.append(f"{line['device']} never sent what {line['id']} says")
             continue
         if key in arrived:
-            verdict.faults.append(f"{line['device']} number {key[1]} is there twice: {arrived[key]}, {line['id']}")
+            verdict.faults.append(f"{line['device']} number {key[1]} is there twice: {arrived[key]['id']}, {line['id']}")
             continue
-        arrived[key] = line["id"]
+        arrived[key] = line
         delays.append(delivered.seconds(line) - event["at"])
         verdict.faults += [f"{line['device']} {line['id']}: {fault}" for fault in differences(line, event, delays[-1])]
 
@@ -135,6 +137,7 @@ def judge_connected(verdict, record, readings):
             excused += 1
         else:
             verdict.faults.append(f"strap {key[0]} number {key[1]} was sent at {event['at']:.3f} and is not there")
+    judge_gaps(verdict, record, sent, arrived)
     judge_rate(verdict, record)
     verdict.figures.update({
         "straps": len(record.devices), "sent": len(sent), "delivered": len(arrived), "lost in faults": excused,
@@ -180,6 +183,29 @@ def judge_recovery(verdict, record, cause, strap, sent, arrived):
         else:
             verdict.faults.append(late)
     return strap, cause.begin - cause.grace, min(after)
+
+
+def judge_gaps(verdict, record, sent, arrived):
+    """`gap_ms` is told where something of a strap was not heard, is about right, and is told nowhere else. What lies
+    between two starts of the gateway shows in the numbers."""
+    before = None
+    for key in sorted(arrived):
+        line, at = arrived[key], sent[key]["at"]
+        told, name = line.get("gap_ms"), f"{line['device']} {line['id']}"
+        if before and before[0] == key[0] and before[1] == run_of_gateway(line):
+            silence = at - before[2]
+            if told is None and silence > GAP_SECONDS:
+                verdict.faults.append(f"{name}: {silence:.1f} s of silence before it are not told")
+            elif told is not None and silence < NO_GAP_SECONDS and not record.still(before[2], at):
+                verdict.faults.append(f"{name}: a gap of {told} ms is told, {silence:.1f} s after the one before")
+            elif told is not None and abs(told / 1000 - silence) > LATE_SECONDS:
+                verdict.faults.append(f"{name}: a gap of {told} ms is told, it was {silence:.1f} s")
+        before = key[0], run_of_gateway(line), at
+
+
+def run_of_gateway(line):
+    """Every start opens a new generation of numbers; within one day none is sealed by its size here."""
+    return int(line["id"].rpartition("-")[2]) >> 32
 
 
 def judge_rate(verdict, record):
