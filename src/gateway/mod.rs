@@ -56,6 +56,8 @@ const PULSE: Duration = Duration::from_secs(1);
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(10);
 /// How long beyond the commit interval a reading may wait for the disk; a worn SD card stalls for seconds.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(30);
+/// Bluetooth's stack may keep its task waiting for 40 s, not longer.
+const BLUETOOTH_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Why a gateway could not start, or did not stop in good order.
 #[derive(Debug, thiserror::Error)]
@@ -239,6 +241,7 @@ impl Gateway {
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
+            bluetooth: intake.bluetooth(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
             scribe,
             state_dir: setup.state.path().to_owned(),
@@ -269,6 +272,9 @@ impl Gateway {
         let commit_deadline = self.setup.config.journal.commit_interval + COMMIT_DEADLINE;
         self.health.announce("runtime", RUNTIME_DEADLINE, Instant::now());
         self.health.announce("journal", commit_deadline, Instant::now());
+        if self.sources.bluetooth.is_some() {
+            self.health.announce("bluetooth", BLUETOOTH_DEADLINE, Instant::now());
+        }
         self.health.enter(Phase::Running);
         notify::ready();
         tracing::info!(gateway = %self.sources.gateway, "ready");
@@ -321,6 +327,9 @@ impl Gateway {
     fn pulse(&self) {
         let now = Instant::now();
         self.health.beat("runtime", now);
+        if self.sources.bluetooth.as_ref().is_some_and(|source| source.idle_for() < BLUETOOTH_DEADLINE) {
+            self.health.beat("bluetooth", now);
+        }
         let trouble = self.journal.admission().borrow().trouble();
         let before = self.health.trouble_is(trouble.map(|trouble| trouble.to_string()));
         if before.is_some() && trouble.is_none() {

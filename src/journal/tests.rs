@@ -41,6 +41,7 @@ pub fn reading_at(device: u32, stamp_ms: i64, bpm: u16) -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     }
 }
 
