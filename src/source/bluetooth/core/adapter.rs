@@ -8,7 +8,7 @@ use super::super::session::SETTLE;
 use super::super::slots::Slots;
 
 /// A scan that could not be started is tried again after this.
-const SCAN_RETRY: Duration = Duration::from_secs(5);
+const SCAN_RETRY: Duration = Duration::from_secs(2);
 
 /// Whether the adapter is on, and by whose will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
