@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::accounted::Accounted;
+use super::words::{self, Facts};
 use crate::audit::{Head, Scribe};
 use crate::clock::{self, SystemClock};
 use crate::forward;
@@ -26,7 +27,7 @@ pub struct Status {
     pub site: Option<String>,
     pub phase: Phase,
     /// Stages that have not made progress within their deadline.
-    pub late: Vec<&'static str>,
+    pub late: Vec<String>,
     /// What keeps readings from being taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -117,6 +118,29 @@ impl Sources {
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
             left_behind: self.left_behind(),
             audit: self.scribe.head(),
+        }
+    }
+
+    /// The same in short. Looks at files as well.
+    pub fn facts(&self) -> Facts {
+        let now = Instant::now();
+        let uplink = |watcher: &forward::Watcher| {
+            let status = watcher.status();
+            let failing = status.failing_s.zip(status.failure);
+            words::Uplink {
+                name: status.name,
+                queued: status.queued_readings,
+                failing: failing
+                    .map(|(since, failure)| (Duration::from_secs(since), failure.cause.to_owned())),
+            }
+        };
+        Facts {
+            late: self.health.late(now),
+            trouble: self.health.trouble(),
+            connections: self.listener.as_ref().map(|listener| listener.metrics().connections.get()),
+            readings: self.journal.status().readings,
+            synced: self.clock.status().health.synced,
+            uplinks: self.uplinks.iter().map(uplink).collect(),
         }
     }
 

@@ -41,9 +41,6 @@ const CALL: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(35);
 /// Services of a strap that BlueZ has not cached take seconds on a slow controller.
 const DISCOVER: Duration = Duration::from_secs(20);
-/// A scan that BlueZ is too busy for is asked for again, after a pause in which it can come to an end of what it does.
-const SCAN_TRIES: usize = 3;
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
 const PAIR: Duration = Duration::from_secs(30);
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// systemd queues the job and answers; it may have to start polkit first.
@@ -114,19 +111,16 @@ impl Radio for BlueZ {
         filter.insert("DuplicateData".into(), Variant(Box::new(true)));
         let set: Result<(), _> = proxy.method_call(ADAPTER, "SetDiscoveryFilter", (filter,)).await;
         set.map_err(|e| radio_error(&e))?;
-        for _ in 0..SCAN_TRIES {
-            let started: Result<(), _> = proxy.method_call(ADAPTER, "StartDiscovery", ()).await;
-            match started.map_err(|e| radio_error(&e)) {
-                // Either it listens for us since before, or not at all: a BlueZ that was killed has left the kernel
-                // listening, and the new one gives that same answer. Only after a stop it is certain.
-                Err(RadioError::Busy) => {
-                    let _: Result<(), _> = proxy.method_call(ADAPTER, "StopDiscovery", ()).await;
-                    tokio::time::sleep(BUSY_PAUSE).await;
-                }
-                result => return result,
+        let started: Result<(), _> = proxy.method_call(ADAPTER, "StartDiscovery", ()).await;
+        match started.map_err(|e| radio_error(&e)) {
+            // It listens for us already. Or the kernel goes on for a bluetoothd that was killed, for ten seconds more: then
+            // BlueZ gives up with the same words.
+            Err(RadioError::Busy) => {
+                let listens: bool = proxy.get(ADAPTER, "Discovering").await.map_err(|e| radio_error(&e))?;
+                if listens { Ok(()) } else { Err(RadioError::Busy) }
             }
+            result => result,
         }
-        Err(RadioError::Busy)
     }
 
     async fn power(&self, adapter: &AdapterId, on: bool) -> Result<(), RadioError> {

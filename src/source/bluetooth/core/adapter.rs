@@ -8,7 +8,7 @@ use super::super::session::SETTLE;
 use super::super::slots::Slots;
 
 /// A scan that could not be started is tried again after this.
-const SCAN_RETRY: Duration = Duration::from_secs(5);
+const SCAN_RETRY: Duration = Duration::from_secs(2);
 /// A scan is stopped for a connect at most for so long: straps advertise once a second or more often, and broadcasts go
 /// unheard meanwhile.
 const CONNECT_PAUSE: Duration = Duration::from_secs(4);
