@@ -250,6 +250,18 @@ class Faults(Connected):
         self.events.append({"at": START + 60, "what": "lag", "seconds": 4.0})
         self.assertEqual(self.verdict().word, "VOID")
 
+    def test_the_same_on_a_host_that_was_busy_is_void(self):
+        self.events, self.lines = connected()
+        away(self.events, self.lines, back=START + 67)
+        self.events += [{"at": START + 50 + n, "what": "starved", "seconds": 0.4} for n in range(18)]
+        self.assertEqual(self.verdict().word, "VOID")
+
+    def test_a_busy_host_excuses_nothing_but_slowness(self):
+        self.events += [{"at": START + n, "what": "starved", "seconds": 0.9} for n in range(100)]
+        self.assertEqual(self.verdict().word, "passed")
+        del self.lines[20]
+        self.refused("is not there")
+
     def test_standing_still_does_not_explain_everything(self):
         self.events, self.lines = connected()
         away(self.events, self.lines, back=START + 90)
