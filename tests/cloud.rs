@@ -4,11 +4,14 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_wrap,
+    clippy::print_stdout,
     reason = "a test fails by panicking"
 )]
 
 #[path = "cloud/answers.rs"]
 mod answers;
+#[path = "cloud/bill.rs"]
+mod bill;
 #[path = "cloud/clocks.rs"]
 mod clocks;
 #[path = "cloud/hearts.rs"]
@@ -19,6 +22,9 @@ mod machine;
 #[allow(dead_code, reason = "made for the tests of wrong clocks")]
 #[path = "time/reader.rs"]
 mod reader;
+#[allow(dead_code, reason = "made for the durability tests")]
+#[path = "support/hearts.rs"]
+mod recorded;
 #[path = "cloud/site.rs"]
 mod site;
 #[path = "support/venv.rs"]

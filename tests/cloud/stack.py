@@ -152,7 +152,8 @@ def views_block():
 
 
 def description(comment):
-    text = " ".join(comment.split())
+    """The comment's first paragraph."""
+    text = " ".join(comment.split("\n\n")[0].split())
     assert len(text) <= 1024, "Athena takes no more"
     return ["Description: >-", *textwrap.wrap(text, 110, initial_indent=" ", subsequent_indent=" ")]
 

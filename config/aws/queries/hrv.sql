@@ -1,5 +1,5 @@
 -- Heart rate variability per device and five minutes (on the clock) of the last 7 days: SDNN and RMSSD in ms, as the
--- Task Force of 1996 defines them, over normal intervals only.
+-- Task Force of 1996 defines them, over normal intervals only. Where too little was heard, withheld says so instead.
 --
 -- Intervals of readings that carry a reason do not count. An interval is normal between 300 and 2000 ms and within 15 %
 -- of the median of the eleven around it. A run breaks where readings were left out, and where more time has passed
