@@ -50,7 +50,8 @@ fn a_strap_heard_by_two_gateways_counts_once_a_second_gatt_first_then_the_better
         site.gateway("gw-b", &b).await;
     });
     let before = site.ask(&["readings_without_duplicates", "heartrate_iot_data", "lines"]);
-    let heard: Vec<u64> = rows(&before, "readings_without_duplicates").iter().map(|row| row["bpm"].as_u64().unwrap()).collect();
+    let heard: Vec<u64> =
+        rows(&before, "readings_without_duplicates").iter().map(|row| row["bpm"].as_u64().unwrap()).collect();
     let expected: Vec<u64> = (0..60)
         .map(|second| match second {
             10..20 => 110,
@@ -64,7 +65,10 @@ fn a_strap_heard_by_two_gateways_counts_once_a_second_gatt_first_then_the_better
     assert_eq!(original.len(), 60);
     let types = |kind: &str| original.iter().filter(|row| row["rateType"] == kind).count();
     assert_eq!((types("NORMAL"), types("HIGH"), types("LOW")), (20, 40, 0));
-    assert!(original.iter().all(|row| row["userId"] == "strap-5" && row["dateTime"].is_string()), "{original:?}");
+    assert!(
+        original.iter().all(|row| row["userId"] == "strap-5" && row["dateTime"].is_string()),
+        "{original:?}"
+    );
 
     // A lost confirmation: the same lines once more. No answer changes.
     let lines = rows(&before, "lines").len();
@@ -112,7 +116,8 @@ fn sessions_are_found_and_each_second_lies_in_its_zone() {
     let answers = site.ask(&["sessions", "time_in_zones"]);
 
     let columns = ["started", "ended", "minutes", "readings", "min_bpm", "mean_bpm", "max_bpm"];
-    let found: Vec<Value> = of(&answers, "sessions", "strap-3").iter().map(|row| only(row, &columns)).collect();
+    let found: Vec<Value> =
+        of(&answers, "sessions", "strap-3").iter().map(|row| only(row, &columns)).collect();
     let first = json!({"started": "2026-11-23T00:00:00", "ended": "2026-11-23T00:08:58", "minutes": 9.0,
         "readings": 240, "min_bpm": 80, "mean_bpm": 90.0, "max_bpm": 100});
     let second = json!({"started": "2026-11-23T01:00:00", "ended": "2026-11-23T01:01:39", "minutes": 1.7,
@@ -191,7 +196,9 @@ fn coverage_tells_silence_from_not_worn() {
 fn coverage_tells_what_the_gateway_itself_gave_up() {
     let site = Site::new();
     // Hardly to be compressed: thinning has to be worth it.
-    let noise = |second: i64, n: u32| (second as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(n * 9) as u16;
+    let noise = |second: i64, n: u32| {
+        (second as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(n * 9) as u16
+    };
     let noisy = |device, seconds| {
         (0..seconds).map(move |second| Said {
             rr_ms: (1..5).map(|n| u32::from(noise(second, n))).collect(),
@@ -204,7 +211,10 @@ fn coverage_tells_what_the_gateway_itself_gave_up() {
     let answers = site.ask(&["coverage"]);
     for (device, thinned) in [("strap-1", 20_000), ("strap-2", 15_000)] {
         let [row] = of(&answers, "coverage", device)[..] else { panic!("{answers}") };
-        assert_eq!(only(row, &["site", "readings", "thinned"]), json!({"site": "gym", "readings": 0, "thinned": thinned}));
+        assert_eq!(
+            only(row, &["site", "readings", "thinned"]),
+            json!({"site": "gym", "readings": 0, "thinned": thinned})
+        );
     }
 }
 
@@ -248,8 +258,18 @@ fn batteries_and_signals_are_told_per_device() {
     multi_threaded(site.gateway("gw-a", &said));
     let answers = site.ask(&["device_health"]);
     let columns = [
-        "readings", "last_heard", "battery_percent", "battery_percent_a_day", "days_to_empty", "mean_rssi_dbm",
-        "least_rssi_dbm", "weak_percent", "unusable_percent", "no_contact", "zero", "other_reasons",
+        "readings",
+        "last_heard",
+        "battery_percent",
+        "battery_percent_a_day",
+        "days_to_empty",
+        "mean_rssi_dbm",
+        "least_rssi_dbm",
+        "weak_percent",
+        "unusable_percent",
+        "no_contact",
+        "zero",
+        "other_reasons",
     ];
     let found: Vec<Value> = rows(&answers, "device_health").iter().map(|row| only(row, &columns)).collect();
     let first = json!({"readings": 20, "last_heard": "2026-11-22T12:00:00", "battery_percent": 41,

@@ -67,7 +67,11 @@ fn sizes() {
     for straps in [1, 5, 20, 40] {
         for count in [1, 60, 300, 600, 1200, 2400, 5000, 12000] {
             let (text, packed) = member(straps, count);
-            println!("{straps} {count}: text {:.1} packed {packed} {:.2}", text as f64 / count as f64, packed as f64 / count as f64);
+            println!(
+                "{straps} {count}: text {:.1} packed {packed} {:.2}",
+                text as f64 / count as f64,
+                packed as f64 / count as f64
+            );
         }
     }
 }

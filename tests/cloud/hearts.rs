@@ -17,7 +17,7 @@ fn answer(said: &[Said]) -> Value {
 /// One beat a second from `minute` on: 990 and 1010 ms in turn.
 fn even(device: &'static str, minute: i64, beats: usize) -> Vec<Said> {
     let beat = |n: usize| Said {
-        rr_ms: vec![if n % 2 == 0 { 990 } else { 1010 }],
+        rr_ms: vec![if n.is_multiple_of(2) { 990 } else { 1010 }],
         ..Said::new(device, minute * 60_000 + 500 + n as i64 * 1000, 60)
     };
     (0..beats).map(beat).collect()
@@ -37,7 +37,13 @@ fn sdnn_and_rmssd_by_hand() {
     }
     said.extend(loose);
     // Five seconds out of reach.
-    said.extend(even("strap-1", 15, 300).into_iter().enumerate().filter(|(n, _)| !(100..105).contains(n)).map(|(_, s)| s));
+    said.extend(
+        even("strap-1", 15, 300)
+            .into_iter()
+            .enumerate()
+            .filter(|(n, _)| !(100..105).contains(n))
+            .map(|(_, s)| s),
+    );
     said.extend(even("strap-1", 20, 200));
     let mut noisy = even("strap-1", 25, 300);
     noisy.iter_mut().step_by(8).for_each(|reading| reading.rr_ms = vec![500]);
@@ -45,7 +51,8 @@ fn sdnn_and_rmssd_by_hand() {
     let answer = answer(&said);
 
     let figures = |row: &Value| -> Value {
-        let columns = ["beats", "normal_beats", "pairs", "coverage_percent", "sdnn_ms", "rmssd_ms", "withheld"];
+        let columns =
+            ["beats", "normal_beats", "pairs", "coverage_percent", "sdnn_ms", "rmssd_ms", "withheld"];
         columns.iter().map(|column| row[*column].clone()).collect()
     };
     let found: Vec<Value> = answer.as_array().unwrap().iter().map(figures).collect();
@@ -81,11 +88,18 @@ fn a_slow_heart_and_a_strap_that_sends_bundles_have_no_breaks() {
     }
     let beats = said.iter().filter(|reading| !reading.rr_ms.is_empty()).count();
     // Five beats every five seconds.
-    said.extend((1..=60).map(|n| Said { rr_ms: vec![1000, 1010, 990, 1000, 1000], ..Said::new("bundled", n * 5000 - 500, 60) }));
+    said.extend((1..=60).map(|n| Said {
+        rr_ms: vec![1000, 1010, 990, 1000, 1000],
+        ..Said::new("bundled", n * 5000 - 500, 60)
+    }));
     let answer = answer(&said);
-    let row = |device: &str| answer.as_array().unwrap().iter().find(|row| row["device"] == device).unwrap().clone();
+    let row =
+        |device: &str| answer.as_array().unwrap().iter().find(|row| row["device"] == device).unwrap().clone();
     let slow = row("slow");
-    assert_eq!((slow["beats"].as_u64(), slow["pairs"].as_u64()), (Some(beats as u64), Some(beats as u64 - 1)));
+    assert_eq!(
+        (slow["beats"].as_u64(), slow["pairs"].as_u64()),
+        (Some(beats as u64), Some(beats as u64 - 1))
+    );
     assert_eq!((slow["rmssd_ms"].as_f64(), slow["mean_bpm"].as_f64()), (Some(0.0), Some(45.0)));
     // Of each bundle the deviations squared make 200, the steps squared 600; the step to the next bundle is 0.
     let bundled = row("bundled");
@@ -118,7 +132,10 @@ fn ectopic_beats_of_a_recorded_heart_do_not_count() {
         .iter()
         .map(|(rr, _)| {
             at_ms += rr;
-            Said { rr_ms: vec![rr.round() as u32], ..Said::new("record-100", at_ms as i64, (60_000.0 / rr) as u16) }
+            Said {
+                rr_ms: vec![rr.round() as u32],
+                ..Said::new("record-100", at_ms as i64, (60_000.0 / rr) as u16)
+            }
         })
         .collect();
     let answer = answer(&said);
