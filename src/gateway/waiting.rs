@@ -74,9 +74,9 @@ impl Waiting<'_> {
             if since.is_none() {
                 since = Some(Instant::now());
                 self.show(&mut pages);
-                notify::ready();
             }
-            notify::alive();
+            // Not ready: no port is open. The start is given more time as long as it says so.
+            notify::starting(&format!("waits for its disk: {trouble}; {}", trouble.remedy()));
             self.rest(trouble).await;
         }
     }
