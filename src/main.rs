@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Journal(command) => cli::journal::run(&common, &command),
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
+        Command::Cloud(command) => cli::cloud::run(&common, &command),
         Command::Completions(options) => cli::completions::run(&options),
     })
 }
