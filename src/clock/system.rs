@@ -53,7 +53,8 @@ const NTP_ERROR_MS: u64 = 500;
 /// The kernel forgets that it was synchronised when its own estimate, which grows by 500 ppm, reaches 16 s.
 const FLAG_LASTS_MS: u64 = 16_000 * 2_000;
 
-/// File below the state directory with the last trusted wall time, ms since the epoch in decimal.
+/// File below the state directory with the last trusted wall time, ms since the epoch in decimal, and its sum: a time that
+/// is too late by a flipped bit would never be undone.
 const FLOOR_FILE: &str = "clock-floor";
 
 /// See the module's documentation.
@@ -109,8 +110,7 @@ impl SystemClock {
     /// Reads boot id, anchors and floor; writes nothing.
     pub fn new(settings: &config::Clock, state_dir: &Path) -> Self {
         let floor_file = state_dir.join(FLOOR_FILE);
-        let written =
-            std::fs::read_to_string(&floor_file).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        let written = read_floor(&floor_file);
         let (uptime_ms, wall_ms) = both();
         let faith = match settings.trust {
             Trust::Auto => Faith::Told,
@@ -223,12 +223,36 @@ impl SystemClock {
     async fn write_floor(&self) {
         let wall_ms = self.now().wall_ms;
         let path = self.floor_file.clone();
-        let written =
-            tokio::task::spawn_blocking(move || files::replace(&path, wall_ms.to_string().as_bytes())).await;
+        let written = tokio::task::spawn_blocking(move || files::replace(&path, &floor_text(wall_ms))).await;
         if let Ok(Err(error)) = written {
             tracing::info!(%error, file = %self.floor_file.display(), "the time could not be written down");
         }
     }
+}
+
+fn floor_text(wall_ms: i64) -> Vec<u8> {
+    files::with_sum(wall_ms.to_string().into_bytes())
+}
+
+/// The time that was written down last, if it can be believed.
+fn read_floor(path: &Path) -> Option<i64> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(%error, file = %path.display(), "the time that was written down cannot be read; let the daemon read the file");
+            return None;
+        }
+        Ok(bytes) => bytes,
+    };
+    // Without its sum it is not what was written.
+    let text = files::without_sum(&bytes).ok().filter(|text| text.len() < bytes.len());
+    let time = text.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+    if time.is_none() {
+        tracing::error!(file = %path.display(),
+            "the time that was written down is damaged: until the clock is synchronised it is only known to be after the \
+             build of this program; check the disk");
+    }
+    time
 }
 
 impl Clock for SystemClock {

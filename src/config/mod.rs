@@ -5,6 +5,7 @@
 //! problem with its key, its value and the remedy, before a port is bound or the disk is touched. Secrets are never
 //! in it, only paths to them, so it may be shown.
 
+mod ble;
 mod clock;
 mod gateway;
 mod http;
@@ -21,6 +22,7 @@ mod speed;
 mod uplink;
 mod validate;
 
+pub use ble::{Ble, BleDevice};
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
@@ -48,6 +50,7 @@ pub struct Config {
     pub log: Log,
     pub limits: Memory,
     pub mqtt: Mqtt,
+    pub ble: Ble,
     pub journal: Journal,
     pub batch: Batch,
     pub http: Http,

@@ -82,6 +82,7 @@ fn reading() -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     }
 }
 

@@ -49,7 +49,7 @@ use signals::{Signals, Wish};
 use stages::{Ended, Stages};
 use status::Sources;
 use waiting::{Opened, Waiting};
-use watchdog::{Commits, Watchdog};
+use watchdog::{Signs, Watchdog};
 
 /// Each is answered in milliseconds, by one task: a short queue is enough.
 const MOST_CALLS: usize = 8;
@@ -240,6 +240,7 @@ impl Gateway {
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
+            bluetooth: intake.bluetooth(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
             scribe,
             state_dir: setup.state.path().to_owned(),
@@ -269,6 +270,7 @@ impl Gateway {
     async fn live(mut self, signals: &mut Signals) -> Result<(), GatewayError> {
         let interval = self.setup.config.journal.commit_interval;
         let watchdog = Watchdog::new(self.health.clone(), interval, Instant::now());
+        self.sources.bluetooth.iter().for_each(|_| watchdog.bluetooth(Instant::now()));
         self.sources.listener.iter().for_each(|listener| watchdog.listener(listener));
         self.sources.uplinks.iter().for_each(|uplink| watchdog.uplink(uplink));
         self.health.enter(Phase::Running);
@@ -331,8 +333,11 @@ impl Gateway {
             // Uplinks that met the full disk would look again in a minute only.
             self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
         }
-        let commits = Commits { waiting: self.journal.waiting(), trouble: trouble.is_some() };
-        match watchdog.judge(commits, Instant::now()) {
+        let signs = Signs {
+            uncommitted: self.journal.waiting().filter(|_| trouble.is_none()),
+            bluetooth: self.sources.bluetooth.as_ref().map(|source| source.idle_for()),
+        };
+        match watchdog.judge(signs, Instant::now()) {
             [] => notify::alive(),
             // At once, and without a look at a disk that may be what hangs.
             late => notify::status(&words::stuck(late)),

@@ -15,7 +15,7 @@ use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
-use crate::source::mqtt;
+use crate::source::{bluetooth, mqtt};
 use crate::telemetry::process::{self, Usage};
 
 /// The whole document.
@@ -40,6 +40,9 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<mqtt::Status>,
     pub external_brokers: Vec<mqtt::ExternalStatus>,
+    /// Left out when it is switched off in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bluetooth: Option<bluetooth::Shown>,
     pub uplinks: Vec<forward::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
@@ -63,6 +66,9 @@ impl Status {
         if let Some(listener) = &mut self.listener {
             listener.refused.clear();
         }
+        if let Some(bluetooth) = &mut self.bluetooth {
+            bluetooth.view.wearables.clear();
+        }
         self.external_brokers.iter_mut().for_each(|broker| broker.refused.clear());
         self
     }
@@ -79,6 +85,7 @@ pub struct Sources {
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
+    pub bluetooth: Option<bluetooth::Handle>,
     pub uplinks: Vec<forward::Watcher>,
     pub scribe: Scribe,
     pub state_dir: PathBuf,
@@ -107,6 +114,7 @@ impl Sources {
             accounts: Accounted::of(&self.journal),
             listener: self.listener.as_ref().map(mqtt::Handle::status),
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
+            bluetooth: self.bluetooth.as_ref().map(bluetooth::Handle::shown),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
             left_behind: self.left_behind(),
             audit: self.scribe.head(),

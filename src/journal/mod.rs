@@ -41,6 +41,7 @@ mod keys;
 mod manifest;
 mod mark;
 mod metrics;
+mod names;
 mod policy;
 mod proof;
 mod quota;
@@ -578,11 +579,12 @@ impl Journal {
     /// When it cannot be done now; the generation waits on.
     pub fn salvage(&self, number: u32, look: &mut dyn FnMut()) -> Result<Repaired, SalvageError> {
         let inner = &self.inner;
-        let repaired = inner.spool.salvage(number, inner.program.get_or_init(Program::default), look)?;
+        let repaired =
+            inner.spool.salvage(number, &inner.cursors, inner.program.get_or_init(Program::default), look)?;
         inner.metrics.salvaged(&repaired);
-        let Repaired { generation, count, salvaged, lost, trouble } = &repaired;
+        let Repaired { generation, count, salvaged, lost, unnamed, trouble } = &repaired;
         match trouble {
-            None if *lost == 0 => {
+            None if *lost == 0 && *unnamed == 0 => {
                 tracing::info!(generation, count, "a damaged generation was salvaged whole")
             }
             trouble => tracing::error!(
@@ -590,8 +592,10 @@ impl Journal {
                 count,
                 salvaged,
                 lost,
+                unnamed,
                 trouble = trouble.as_deref(),
-                "a damaged generation was salvaged; what is lost is delivered as gap lines; check or replace the disk"
+                "a damaged generation was salvaged; what is lost is delivered as gap lines, what has lost its device's name \
+                 under a stand-in; check or replace the disk"
             ),
         }
         self.remember_newest();

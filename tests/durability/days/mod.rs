@@ -66,13 +66,13 @@ fn days_of_random_faults_leave_nothing_unexplained() {
 }
 
 const HEADER: &str =
-    " seed  faults  acked   delivered  lost  evicted  thinned  again  unexplained  time  verdict";
+    " seed  faults  acked   delivered  lost  evicted  thinned  again  unnamed  unexplained  time  verdict";
 
 impl Row {
     fn line(&self) -> String {
         let v = &self.verdict;
         format!(
-            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>5}  {:>11}  {:>3.0}s  {}",
+            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>5}  {:>7}  {:>11}  {:>3.0}s  {}",
             self.seed,
             self.faults.values().sum::<u32>(),
             v.acked,
@@ -81,6 +81,7 @@ impl Row {
             v.told("evicted"),
             v.told("thinned"),
             v.again,
+            v.unnamed,
             v.unexplained,
             self.seconds,
             if v.faults.is_empty() { "adds up" } else { "DOES NOT ADD UP" }
