@@ -49,7 +49,7 @@ use signals::{Signals, Wish};
 use stages::{Ended, Stages};
 use status::Sources;
 use waiting::{Opened, Waiting};
-use watchdog::{Signs, Watchdog};
+use watchdog::{Commits, Watchdog};
 
 /// Each is answered in milliseconds, by one task: a short queue is enough.
 const MOST_CALLS: usize = 8;
@@ -270,8 +270,8 @@ impl Gateway {
     async fn live(mut self, signals: &mut Signals) -> Result<(), GatewayError> {
         let interval = self.setup.config.journal.commit_interval;
         let watchdog = Watchdog::new(self.health.clone(), interval, Instant::now());
-        self.sources.bluetooth.iter().for_each(|_| watchdog.bluetooth(Instant::now()));
         self.sources.listener.iter().for_each(|listener| watchdog.listener(listener));
+        self.sources.bluetooth.iter().for_each(|source| watchdog.bluetooth(source));
         self.sources.uplinks.iter().for_each(|uplink| watchdog.uplink(uplink));
         self.health.enter(Phase::Running);
         notify::ready();
@@ -333,14 +333,9 @@ impl Gateway {
             // Uplinks that met the full disk would look again in a minute only.
             self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
         }
-        let signs = Signs {
-            uncommitted: self.journal.waiting().filter(|_| trouble.is_none()),
-            bluetooth: self.sources.bluetooth.as_ref().map(|source| source.idle_for()),
-        };
-        match watchdog.judge(signs, Instant::now()) {
-            [] => notify::alive(),
-            // At once, and without a look at a disk that may be what hangs.
-            late => notify::status(&words::stuck(late)),
+        let commits = Commits { waiting: self.journal.waiting(), trouble: trouble.is_some() };
+        if watchdog.judge(commits, Instant::now()) {
+            notify::alive();
         }
     }
 

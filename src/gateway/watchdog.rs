@@ -1,6 +1,7 @@
 //! The decision whether systemd's watchdog is fed, once a second: only while the runtime turns, commits are made, the
-//! listener accepts, every uplink's task and the Bluetooth supervisor get on, each within its own deadline. Whoever is late is named in the
-//! log, at `/health` and in `STATUS=`; when it stays so for the unit's `WatchdogSec`, systemd starts the gateway anew.
+//! listener accepts, and the radio's and every uplink's task get on, each within its own deadline. Whoever is late is
+//! named in the log, at `/health` and in `STATUS=`; when it stays so for the unit's `WatchdogSec`, systemd starts the
+//! gateway anew.
 //!
 //! Not judged: an uplink that is refused or cannot be reached, and a disk that is known to be full or read-only. Both
 //! are told, and a restart would mend neither.
@@ -10,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::forward;
 use crate::health::Health;
-use crate::source::mqtt;
+use crate::source::{bluetooth, mqtt};
 
 const RUNTIME: &str = "runtime";
 const JOURNAL: &str = "journal";
-const BLUETOOTH: &str = "bluetooth";
 /// A runtime that does not run its main task for so long is stuck.
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(10);
 /// How long beyond the commit interval a reading may wait for the disk; a worn SD card stalls for seconds.
@@ -24,13 +24,13 @@ const LISTENER_DEADLINE: Duration = Duration::from_secs(30);
 /// Bluetooth's stack may keep its task waiting for 40 s, not longer.
 const BLUETOOTH_DEADLINE: Duration = Duration::from_secs(120);
 
-/// What stages show that set no mark of their own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Signs {
-    /// How long the oldest reading has waited for its commit; `None` also while the disk is known to take nothing.
-    pub uncommitted: Option<Duration>,
-    /// How long ago the Bluetooth supervisor was last seen at work.
-    pub bluetooth: Option<Duration>,
+/// How the commits stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commits {
+    /// How long the oldest reading has waited for its commit.
+    pub waiting: Option<Duration>,
+    /// The journal knows that the disk takes nothing.
+    pub trouble: bool,
 }
 
 /// See the module's documentation.
@@ -53,9 +53,9 @@ impl Watchdog {
         self.health.watch("listener", LISTENER_DEADLINE, listener.mark());
     }
 
-    /// From now on the Bluetooth supervisor has to be seen at work.
-    pub fn bluetooth(&self, now: Instant) {
-        self.health.announce(BLUETOOTH, BLUETOOTH_DEADLINE, now);
+    /// From now on the radio's task has to turn.
+    pub fn bluetooth(&self, source: &bluetooth::Handle) {
+        self.health.watch("bluetooth", BLUETOOTH_DEADLINE, source.mark());
     }
 
     /// From now on this uplink's task has to get on.
@@ -63,15 +63,12 @@ impl Watchdog {
         self.health.watch(&format!("uplink {}", uplink.name()), uplink.deadline(), uplink.mark());
     }
 
-    /// Once a second: who makes no progress. The watchdog is fed when there is nobody.
-    pub fn judge(&mut self, signs: Signs, now: Instant) -> &[String] {
+    /// Once a second: whether the watchdog is to be fed.
+    pub fn judge(&mut self, commits: Commits, now: Instant) -> bool {
         self.health.beat(RUNTIME, now);
-        let ago = |time: Duration| now.checked_sub(time).unwrap_or(now);
         // A journal where nothing waits has nothing to do; else it last got on when the oldest reading came.
-        self.health.beat(JOURNAL, ago(signs.uncommitted.unwrap_or_default()));
-        if let Some(idle) = signs.bluetooth {
-            self.health.beat(BLUETOOTH, ago(idle));
-        }
+        let waited = commits.waiting.filter(|_| !commits.trouble).unwrap_or_default();
+        self.health.beat(JOURNAL, now.checked_sub(waited).unwrap_or(now));
         let late = self.health.late(now);
         if late != self.late {
             if late.is_empty() {
@@ -81,7 +78,7 @@ impl Watchdog {
             }
             self.late = late;
         }
-        &self.late
+        self.late.is_empty()
     }
 }
 
@@ -90,7 +87,7 @@ mod tests {
     use super::*;
     use crate::health::Mark;
 
-    const IDLE: Signs = Signs { uncommitted: None, bluetooth: Some(Duration::ZERO) };
+    const IDLE: Commits = Commits { waiting: None, trouble: false };
 
     struct Rig {
         watchdog: Watchdog,
@@ -104,7 +101,6 @@ mod tests {
         let start = Instant::now();
         let watchdog = Watchdog::new(Arc::default(), Duration::from_secs(1), start);
         let (listener, uplink) = (Mark::new(start), Mark::new(start));
-        watchdog.bluetooth(start);
         watchdog.health.watch("listener", LISTENER_DEADLINE, listener.clone());
         watchdog.health.watch("uplink cloud", Duration::from_secs(360), uplink.clone());
         Rig { watchdog, start, listener, uplink }
@@ -116,7 +112,7 @@ mod tests {
         }
 
         /// The first second at which the watchdog is not fed, and who is late then. The tasks in `wedged` set no mark.
-        fn first_hunger(&mut self, signs: impl Fn(u64) -> Signs, wedged: &[&str]) -> (u64, Vec<String>) {
+        fn first_hunger(&mut self, commits: impl Fn(u64) -> Commits, wedged: &[&str]) -> (u64, Vec<String>) {
             for second in 1..1_000 {
                 let now = self.at(second);
                 if !wedged.contains(&"listener") {
@@ -125,9 +121,8 @@ mod tests {
                 if !wedged.contains(&"uplink") {
                     self.uplink.set(now);
                 }
-                let late = self.watchdog.judge(signs(second), now);
-                if !late.is_empty() {
-                    return (second, late.to_vec());
+                if !self.watchdog.judge(commits(second), now) {
+                    return (second, self.watchdog.late.clone());
                 }
             }
             (0, Vec::new())
@@ -143,10 +138,16 @@ mod tests {
     fn each_stage_has_its_own_deadline() {
         assert_eq!(rig().first_hunger(|_| IDLE, &["listener"]), (31, vec!["listener".to_owned()]));
         assert_eq!(rig().first_hunger(|_| IDLE, &["uplink"]), (361, vec!["uplink cloud".to_owned()]));
-        let waits = |now| Signs { uncommitted: Some(Duration::from_secs(now - 1)), ..IDLE };
-        assert_eq!(rig().first_hunger(waits, &[]), (33, vec!["journal".to_owned()]));
-        let hangs = |now| Signs { bluetooth: Some(Duration::from_secs(now)), ..IDLE };
-        assert_eq!(rig().first_hunger(hangs, &[]), (121, vec!["bluetooth".to_owned()]));
+        let waits = |since: u64| {
+            move |now: u64| Commits { waiting: Some(Duration::from_secs(now - since)), trouble: false }
+        };
+        assert_eq!(rig().first_hunger(waits(1), &[]), (33, vec!["journal".to_owned()]));
+    }
+
+    #[test]
+    fn a_full_disk_is_no_reason_for_a_restart() {
+        let full = |now| Commits { waiting: Some(Duration::from_secs(now)), trouble: true };
+        assert_eq!(rig().first_hunger(full, &[]), (0, vec![]));
     }
 
     #[test]
@@ -154,16 +155,16 @@ mod tests {
         let mut rig = rig();
         assert_eq!(rig.first_hunger(|_| IDLE, &["listener"]).0, 31);
         rig.listener.set(rig.at(32));
-        assert!(rig.watchdog.judge(IDLE, rig.at(32)).is_empty());
+        assert!(rig.watchdog.judge(IDLE, rig.at(32)));
     }
 
     #[test]
     fn a_runtime_that_stood_still_is_late_once_and_only_once() {
         let mut rig = rig();
         // Stopped for a minute and continued: the marks are old, and the tasks set them before the next look.
-        assert_eq!(rig.watchdog.judge(IDLE, rig.at(60)), ["listener"]);
+        assert!(!rig.watchdog.judge(IDLE, rig.at(60)));
         rig.listener.set(rig.at(60));
         rig.uplink.set(rig.at(60));
-        assert!(rig.watchdog.judge(IDLE, rig.at(61)).is_empty());
+        assert!(rig.watchdog.judge(IDLE, rig.at(61)));
     }
 }

@@ -49,6 +49,7 @@ fn reading(device: DeviceId, second: u64) -> Reading {
             unit: RrUnit::Millis,
             values: [8, 24, 40].map(|shift| (noise >> shift) as u32 & 0xffff).into_iter().collect(),
         },
+        gap_ms: None,
         contact: Contact::Detected,
         energy_kj: None,
         battery_percent: None,

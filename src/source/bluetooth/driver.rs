@@ -16,6 +16,7 @@ use super::metrics::Metrics;
 use super::radio::{Event, Peer, Radio, RadioError};
 use super::roster::Listed;
 use crate::clock::Clock;
+use crate::health::Mark;
 use crate::journal::{Appended, Journal};
 use crate::reading::Reading;
 
@@ -46,7 +47,7 @@ const REQUESTS: usize = 8;
 pub struct Handle {
     view: Arc<Mutex<Shown>>,
     requests: mpsc::Sender<Listed>,
-    pulse: Arc<Mutex<Instant>>,
+    mark: Mark,
 }
 
 /// What is shown.
@@ -73,7 +74,7 @@ pub struct Driver<R: Radio> {
     /// The one task that carries a wearable's notifications.
     streams: HashMap<Peer, AbortHandle>,
     /// When this was last at work.
-    pulse: Arc<Mutex<Instant>>,
+    mark: Mark,
     /// Whether somebody counts on the radio: its absence is then worth a warning.
     counted_on: bool,
     /// What was last said about its absence.
@@ -116,11 +117,11 @@ impl<R: Radio> Driver<R> {
         metrics: Metrics,
         counted_on: bool,
     ) -> (Self, Handle) {
-        let pulse = Arc::new(Mutex::new(now()));
+        let mark = Mark::new(now());
         let shown = Arc::new(Mutex::new(Shown::default()));
         let (asking, requests) = mpsc::channel(REQUESTS);
         let (pumped, data) = mpsc::channel(DATA_DEPTH);
-        let handle = Handle { view: Arc::clone(&shown), requests: asking, pulse: Arc::clone(&pulse) };
+        let handle = Handle { view: Arc::clone(&shown), requests: asking, mark: mark.clone() };
         let driver = Self {
             radio,
             core,
@@ -132,7 +133,7 @@ impl<R: Radio> Driver<R> {
             calls: JoinSet::new(),
             attempts: HashMap::new(),
             streams: HashMap::new(),
-            pulse,
+            mark,
             counted_on,
             lack: None,
             pumps: JoinSet::new(),
@@ -398,7 +399,7 @@ impl<R: Radio> Driver<R> {
     }
 
     fn beat(&self) {
-        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = now();
+        self.mark.set(now());
     }
 
     fn show(&self, change: impl FnOnce(&mut Shown)) {
@@ -473,9 +474,9 @@ impl Handle {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How long ago the source was last seen at work.
-    pub fn idle_for(&self) -> Duration {
-        now().saturating_duration_since(*self.pulse.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Set by the driver's task at every turn.
+    pub fn mark(&self) -> Mark {
+        self.mark.clone()
     }
 
     /// One more wearable that is wanted; `false` when the source has ended.
