@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
         Command::Completions(options) => cli::completions::run(&options),
+        Command::Man(options) => cli::man::run(&options),
     })
 }
 

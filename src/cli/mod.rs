@@ -10,6 +10,7 @@ pub mod erase;
 mod exit;
 pub mod journal;
 pub mod key;
+pub mod man;
 mod offline;
 mod output;
 mod record;
@@ -87,6 +88,9 @@ pub enum Command {
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),
+    /// Write the manual pages
+    #[command(hide = true, after_help = "Example: fogbeat man target/man")]
+    Man(man::Options),
 }
 
 impl Common {
