@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Audit(command) => cli::audit::run(&common, &command),
         Command::Cloud(command) => cli::cloud::run(&common, &command),
         Command::Completions(options) => cli::completions::run(&options),
+        Command::Man(options) => cli::man::run(&options),
     })
 }
 
