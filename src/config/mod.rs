@@ -14,12 +14,14 @@ mod load;
 mod log;
 pub mod mapping;
 mod mqtt;
+mod mqtt_uplink;
 mod privacy;
 mod problem;
 mod replay;
 mod speed;
 mod uplink;
 mod validate;
+mod validate_uplink;
 
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
@@ -29,6 +31,7 @@ pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
+pub use mqtt_uplink::{Aws, Broker, IotCore, IotCredentials, Live, MqttVersion, iot_certificate, iot_key};
 pub use privacy::Privacy;
 pub use problem::{Problem, Problems};
 pub use replay::Replay;
@@ -52,6 +55,7 @@ pub struct Config {
     pub batch: Batch,
     pub http: Http,
     pub privacy: Privacy,
+    pub aws: Aws,
     pub replay: Vec<Replay>,
     /// Empty: one `directory` uplink below the state directory.
     #[serde(rename = "uplink")]
@@ -75,9 +79,16 @@ impl Config {
         for uplink in &mut self.uplinks {
             uplink.name = Some(uplink.name().to_owned());
             uplink.pseudonyms.get_or_insert(self.privacy.pseudonyms);
-            if let UplinkKind::Directory(directory) = &mut uplink.kind {
-                directory.path = Some(directory.path_below(&self.gateway.state_dir));
+            match &mut uplink.kind {
+                UplinkKind::Directory(directory) => {
+                    directory.path = Some(directory.path_below(&self.gateway.state_dir));
+                }
+                UplinkKind::IotCore(iot) => iot.complete(&self.gateway.state_dir),
+                UplinkKind::Firehose(_) | UplinkKind::Mqtt(_) => {}
             }
+        }
+        if let Some(credentials) = &mut self.aws.iot_credentials {
+            credentials.complete(&self.gateway.state_dir);
         }
     }
 
@@ -87,7 +98,7 @@ impl Config {
             UplinkKind::Directory(lake) => {
                 Some((uplink.name().to_owned(), lake.path_below(&self.gateway.state_dir)))
             }
-            UplinkKind::Firehose(_) => None,
+            UplinkKind::Firehose(_) | UplinkKind::IotCore(_) | UplinkKind::Mqtt(_) => None,
         });
         lakes.collect()
     }
