@@ -45,8 +45,7 @@ fn the_full_file_has_every_key() {
     keys(&serde_json::to_value(&config).unwrap(), "", &mut known);
     keys(&serde_json::to_value(toml::from_str::<toml::Table>(&text).unwrap()).unwrap(), "", &mut written);
     // Inside, an uplink's own keys are nested under its kind.
-    let known: BTreeSet<String> =
-        known
+    let known: BTreeSet<String> = known
         .iter()
         .map(|key| {
             let kinds = [".kind.directory", ".kind.firehose", ".kind.iot_core", ".kind.mqtt"];

@@ -24,6 +24,8 @@ fn uplink(url: &str, timeout: Duration) -> Firehose {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(url.into()),
         timeout,
+        proxy: None,
+        proxy_credentials_file: None,
     };
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
     Firehose::with_credentials(&config, SharedCredentialsProvider::new(credentials))
@@ -202,6 +204,8 @@ async fn without_credentials_it_says_what_is_missing() {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(server.url()),
         timeout: PATIENT,
+        proxy: None,
+        proxy_credentials_file: None,
     };
     let mut uplink = Firehose::with_credentials(&config, SharedCredentialsProvider::new(Nobody));
     let answers = uplink.deliver(&members(1)).await;
@@ -242,6 +246,8 @@ print(''.join(s3.get_object(Bucket='lake', Key=k)['Body'].read().hex() for k in 
         region: Some("eu-west-1".into()),
         endpoint_url: Some(url),
         timeout: PATIENT,
+        proxy: None,
+        proxy_credentials_file: None,
     };
     let credentials = Credentials::new("a", "b", None, None, "test");
     let mut wrong = Firehose::with_credentials(&config, SharedCredentialsProvider::new(credentials));

@@ -5,6 +5,7 @@
 //! problem with its key, its value and the remedy, before a port is bound or the disk is touched. Secrets are never
 //! in it, only paths to them, so it may be shown.
 
+mod address;
 mod clock;
 mod gateway;
 mod http;
@@ -23,6 +24,7 @@ mod uplink;
 mod validate;
 mod validate_uplink;
 
+pub use address::{Proxy, host_and_port};
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;

@@ -48,7 +48,12 @@ impl Check<'_> {
         self.problems.push(Problem::new(key, what, remedy));
     }
 
-    pub(super) fn within<T: PartialOrd + Debug + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+    pub(super) fn within<T: PartialOrd + Debug + Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
         if !range.contains(&value) {
             let (low, high) = range.into_inner();
             self.add(key, format!("{value} is out of range"), format!("choose {low} to {high}"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::address::{Proxy, host_and_port};
 use super::validate::{Check, HOUR, SECOND};
 use super::{Broker, Encoding, IotCore, IotCredentials, Live};
 
@@ -66,7 +67,7 @@ pub(super) fn broker(
             "holds a user name or password",
             "use `username` and `password_file`: secrets are never in this file",
         ),
-        Some((_, address)) if crate::forward::address(address, 1883).is_some() => {}
+        Some((_, address)) if host_and_port(address, 1883).is_some() => {}
         _ => {
             let what = format!("\"{}\" is not a broker's address", broker.url);
             check.add(key("url"), what, "write mqtt://host:port or mqtts://host:port");
@@ -117,7 +118,8 @@ pub(super) fn credentials(credentials: &IotCredentials, check: &mut Check<'_>) {
         client_id(&key("thing"), thing, check);
     }
     pair(credentials.certificate.as_deref(), credentials.key.as_deref(), &key, check);
-    let files = [("certificate", &credentials.certificate), ("key", &credentials.key), ("ca", &credentials.ca)];
+    let files =
+        [("certificate", &credentials.certificate), ("key", &credentials.key), ("ca", &credentials.ca)];
     paths(files, &key, check);
     proxy(credentials.proxy.as_deref(), credentials.proxy_credentials_file.as_deref(), &key, check);
 }
@@ -138,7 +140,7 @@ pub(super) fn proxy(
     if proxy.contains('@') {
         let remedy = "use `proxy_credentials_file`: secrets are never in this file";
         check.add(key("proxy"), "holds a user name or password", remedy);
-    } else if crate::forward::Proxy::parse(proxy).is_none() {
+    } else if Proxy::parse(proxy).is_none() {
         let remedy = "write http://host:port or socks5://host:port";
         check.add(key("proxy"), format!("\"{proxy}\" is not a proxy's address"), remedy);
     }
@@ -192,7 +194,7 @@ fn paths<const N: usize>(
 }
 
 fn host(key: &str, host: &str, check: &mut Check<'_>) {
-    if host.contains('/') || crate::forward::address(host, 443).is_none() {
+    if host.contains('/') || host_and_port(host, 443).is_none() {
         let remedy = "write the host name alone, like \"abc123-ats.iot.eu-west-1.amazonaws.com\"";
         check.add(key, format!("\"{host}\" is not a host name"), remedy);
     }
