@@ -1,5 +1,9 @@
 //! The daemon's life, by the real binary: start, questions, reload, stop; and what its log says meanwhile.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/wire.rs"]
+#[allow(dead_code, reason = "other targets use the rest")]
+mod wire;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use wire::publish_once as publish;
 
 /// Long enough for a loaded machine; nothing waits so long when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,25 +116,6 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// MQTT 3.1.1 by hand: connect, publish `payload` with QoS 1, wait for the PUBACK.
-fn publish(address: SocketAddr, topic: &str, payload: &str) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t").unwrap();
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack).unwrap();
-    assert_eq!(connack, [0x20, 2, 0, 0]);
-    let length = u8::try_from(2 + topic.len() + 2 + payload.len()).unwrap();
-    let mut packet = vec![0x32, length, 0, u8::try_from(topic.len()).unwrap()];
-    packet.extend_from_slice(topic.as_bytes());
-    packet.extend_from_slice(&[0, 1]);
-    packet.extend_from_slice(payload.as_bytes());
-    stream.write_all(&packet).unwrap();
-    let mut puback = [0; 4];
-    stream.read_exact(&mut puback).unwrap();
-    assert_eq!(puback, [0x40, 2, 0, 1]);
 }
 
 /// All lines of all files below a directory.

@@ -17,12 +17,12 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
+use support::bench::Bench;
 use support::daemon::{Daemon, Setup, http_get};
 use support::fleet::{Account, Fleet};
 use support::lake::{Lake, judge};
@@ -35,41 +35,21 @@ const RESUMED: Duration = Duration::from_secs(10);
 const STOP: Duration = Duration::from_secs(60);
 const QUOTA: u64 = 16 << 20;
 
-/// One test at a time: they measure times.
-static MACHINE: Mutex<()> = Mutex::new(());
-
-struct Bench {
-    root: tempfile::TempDir,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Bench {
-    fn new(name: &str) -> Self {
-        let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(parent).expect("make the scratch directory");
-        let mut builder = tempfile::Builder::new();
-        let prefix = format!("{name}-");
-        builder.prefix(&prefix).disable_cleanup(std::env::var_os("FOGBEAT_KEEP").is_some());
-        Self { root: builder.tempdir_in(parent).expect("make a scratch directory"), _alone: alone }
-    }
-
-    /// A gateway whose state has a small disk of its own; the lake is elsewhere, as the cloud would be.
-    fn on_small_disk(&self) -> Option<(LoopDisk, Setup)> {
-        let disk = match LoopDisk::new(self.root.path(), 96) {
-            Ok(disk) => disk,
-            Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
-                println!("SKIPPED: full disks are not tested here: {why}");
-                return None;
-            }
-            Err(why) => panic!(
-                "full disks need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
-            ),
-        };
-        let mut setup = Setup::new(self.root.path());
-        setup.state_dir = disk.mount.join("state");
-        Some((disk, setup))
-    }
+/// A gateway whose state has a small disk of its own; the lake is elsewhere, as the cloud would be.
+fn on_small_disk(bench: &Bench) -> Option<(LoopDisk, Setup)> {
+    let disk = match LoopDisk::new(bench.path(), 96) {
+        Ok(disk) => disk,
+        Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
+            println!("SKIPPED: full disks are not tested here: {why}");
+            return None;
+        }
+        Err(why) => panic!(
+            "full disks need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
+        ),
+    };
+    let mut setup = Setup::new(bench.path());
+    setup.state_dir = disk.mount.join("state");
+    Some((disk, setup))
 }
 
 fn start(setup: &Setup, journal: &[(&str, &str)]) -> Daemon {
@@ -197,7 +177,7 @@ impl Client {
 #[test]
 fn refuse_new_gives_no_puback_in_either_version_and_says_so_as_the_protocol_can() {
     let bench = Bench::new("refuse-new");
-    let setup = Setup::new(bench.root.path());
+    let setup = Setup::new(bench.path());
     let journal = [("QUOTA", "16MiB"), ("GENERATION_SIZE", "1MiB"), ("WHEN_FULL", "refuse-new")];
     let daemon = start(&setup, &journal);
     let mut clients = [false, true].map(|v5| {
@@ -350,7 +330,7 @@ impl Hose {
 #[test]
 fn drop_oldest_is_counted_exactly_by_an_independent_reader() {
     let bench = Bench::new("drop-oldest");
-    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    let Some((disk, setup)) = on_small_disk(&bench) else { return };
     let journal = [("QUOTA", "16MiB"), ("GENERATION_SIZE", "1MiB")];
     let mut daemon = start(&setup, &journal);
     setup.block_lake();
@@ -396,7 +376,7 @@ fn drop_oldest_is_counted_exactly_by_an_independent_reader() {
 #[test]
 fn a_disk_that_somebody_else_fills_loses_nothing_and_everything_resumes() {
     let bench = Bench::new("filled");
-    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    let Some((disk, setup)) = on_small_disk(&bench) else { return };
     let mut daemon = start(&setup, &[]);
     let fleet = Fleet::start(setup.mqtt, 20, 2_000.0, Rng::from_env("filled"));
     wait(&setup, Duration::from_secs(20), "readings flow", || durable(&daemon) > 2_000.0);
@@ -425,7 +405,7 @@ fn a_disk_that_somebody_else_fills_loses_nothing_and_everything_resumes() {
 #[test]
 fn a_full_disk_at_start_stops_no_gateway_and_it_resumes_by_itself() {
     let bench = Bench::new("full-at-start");
-    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    let Some((disk, setup)) = on_small_disk(&bench) else { return };
     let daemon = start(&setup, &[]);
     let fleet = Fleet::start(setup.mqtt, 20, 2_000.0, Rng::from_env("full-at-start"));
     wait(&setup, Duration::from_secs(20), "readings flow", || durable(&daemon) > 2_000.0);
@@ -450,7 +430,7 @@ fn a_full_disk_at_start_stops_no_gateway_and_it_resumes_by_itself() {
 #[test]
 fn a_read_only_disk_at_start_is_waited_for() {
     let bench = Bench::new("read-only-at-start");
-    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    let Some((disk, setup)) = on_small_disk(&bench) else { return };
     let daemon = start(&setup, &[]);
     let fleet = Fleet::start(setup.mqtt, 20, 2_000.0, Rng::from_env("read-only-at-start"));
     wait(&setup, Duration::from_secs(20), "readings flow", || durable(&daemon) > 2_000.0);
@@ -473,7 +453,7 @@ fn a_read_only_disk_at_start_is_waited_for() {
 #[test]
 fn a_disk_that_turns_read_only_makes_no_panic_and_no_false_acknowledgement() {
     let bench = Bench::new("turns-read-only");
-    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    let Some((disk, setup)) = on_small_disk(&bench) else { return };
     let mut daemon = start(&setup, &[]);
     let fleet = Fleet::start(setup.mqtt, 20, 2_000.0, Rng::from_env("turns-read-only"));
     wait(&setup, Duration::from_secs(20), "readings flow", || durable(&daemon) > 2_000.0);

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::daemon::{Daemon, Setup, binary};
 use support::lake::{self, Lake};
+use support::wire::publish_once as publish;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ANN: &str = "ann-katrin-strap";
@@ -136,25 +137,6 @@ impl Gateway {
         let entries = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         entries.filter(|entry| entry["act"] == act).collect()
     }
-}
-
-/// MQTT 3.1.1 by hand: connect, publish `payload` with QoS 1, wait for the PUBACK.
-fn publish(address: std::net::SocketAddr, topic: &str, payload: &str) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t").unwrap();
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack).unwrap();
-    assert_eq!(connack, [0x20, 2, 0, 0]);
-    let length = u8::try_from(2 + topic.len() + 2 + payload.len()).unwrap();
-    let mut packet = vec![0x32, length, 0, u8::try_from(topic.len()).unwrap()];
-    packet.extend_from_slice(topic.as_bytes());
-    packet.extend_from_slice(&[0, 1]);
-    packet.extend_from_slice(payload.as_bytes());
-    stream.write_all(&packet).unwrap();
-    let mut puback = [0; 4];
-    stream.read_exact(&mut puback).unwrap();
-    assert_eq!(puback, [0x40, 2, 0, 1]);
 }
 
 fn text_of(lake: &Path) -> String {

@@ -24,32 +24,4 @@ mod support;
 mod trace;
 mod verdicts;
 
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Held by each test that loads the machine: their figures mean something only one at a time.
-static MACHINE: Mutex<()> = Mutex::new(());
-
-/// The machine for one test alone, and a directory on a real disk.
-struct Bench {
-    root: tempfile::TempDir,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Bench {
-    fn new(name: &str) -> Self {
-        let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        std::fs::create_dir_all(parent).expect("make the scratch directory");
-        let mut builder = tempfile::Builder::new();
-        let prefix = format!("{name}-");
-        builder.prefix(&prefix);
-        // FOGBEAT_KEEP=1 leaves everything in place for a look.
-        builder.disable_cleanup(std::env::var_os("FOGBEAT_KEEP").is_some());
-        Self { root: builder.tempdir_in(parent).expect("make a scratch directory"), _alone: alone }
-    }
-
-    fn path(&self) -> &Path {
-        self.root.path()
-    }
-}
+use support::bench::Bench;

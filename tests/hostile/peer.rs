@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+pub use crate::support::wire::{packet as frame, string};
+
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -89,25 +91,4 @@ pub fn subscribe(level: u8, pkid: u16, filters: &[&str], qos: u8) -> Vec<u8> {
         body.push(qos);
     }
     frame(0x82, &body)
-}
-
-pub fn string(text: &str) -> Vec<u8> {
-    let mut out = (text.len() as u16).to_be_bytes().to_vec();
-    out.extend_from_slice(text.as_bytes());
-    out
-}
-
-pub fn frame(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    let mut length = body.len();
-    loop {
-        let low = (length & 0x7F) as u8;
-        length >>= 7;
-        out.push(if length > 0 { low | 0x80 } else { low });
-        if length == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(body);
-    out
 }

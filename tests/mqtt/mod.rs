@@ -1,6 +1,9 @@
 //! A listener in this process, with a real journal below it, and a client that sends exactly the bytes it is told.
 #![allow(dead_code, reason = "the helpers serve several test files")]
 
+#[path = "../support/wire.rs"]
+mod wire;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+pub use wire::{packet, string};
 
 pub struct TestClock(Instant);
 
@@ -208,27 +212,6 @@ pub fn connect(level: u8, flags: u8, properties: &[u8], client_id: &str, rest: &
     body.extend_from_slice(&string(client_id));
     body.extend_from_slice(rest);
     packet(0x10, &body)
-}
-
-pub fn string(text: &str) -> Vec<u8> {
-    let mut out = (text.len() as u16).to_be_bytes().to_vec();
-    out.extend_from_slice(text.as_bytes());
-    out
-}
-
-pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    let mut length = body.len();
-    loop {
-        let low = (length & 0x7F) as u8;
-        length >>= 7;
-        out.push(if length > 0 { low | 0x80 } else { low });
-        if length == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(body);
-    out
 }
 
 /// A PUBLISH; `version` 5 gets empty properties.

@@ -1,5 +1,6 @@
 //! What the tests and benches that drive the real binary have in common.
 
+pub mod bench;
 pub mod blast;
 pub mod daemon;
 pub mod fleet;

@@ -1,17 +1,23 @@
 //! The client side of MQTT 3.1.1, as little of it as a publisher needs. Written from the OASIS standard and
 //! independent of the codecs fogbeat uses, so that a misreading there cannot hide itself here.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// CONNECT with a keep alive of 0 (none) and clean session as asked.
 pub fn connect(client_id: &str, clean_session: bool) -> Vec<u8> {
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, if clean_session { 2 } else { 0 }, 0, 0];
-    string(&mut body, client_id);
+    body.extend_from_slice(&string(client_id));
     packet(0x10, &body)
 }
 
 /// PUBLISH at QoS 1. The packet id stands at the returned packet's end minus payload length minus 2.
 pub fn publish(topic: &str, packet_id: u16, dup: bool, payload: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(topic.len() + payload.len() + 4);
-    string(&mut body, topic);
+    let mut body = string(topic);
     body.extend_from_slice(&packet_id.to_be_bytes());
     body.extend_from_slice(payload);
     packet(if dup { 0x3A } else { 0x32 }, &body)
@@ -21,12 +27,15 @@ pub fn disconnect() -> [u8; 2] {
     [0xE0, 0]
 }
 
-fn string(out: &mut Vec<u8>, s: &str) {
-    out.extend_from_slice(&u16::try_from(s.len()).expect("short string").to_be_bytes());
-    out.extend_from_slice(s.as_bytes());
+/// A string with its length before it.
+pub fn string(text: &str) -> Vec<u8> {
+    let mut out = u16::try_from(text.len()).expect("short string").to_be_bytes().to_vec();
+    out.extend_from_slice(text.as_bytes());
+    out
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+/// A whole packet: `first` byte, remaining length, `body`.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     let mut rest = body.len();
     loop {
@@ -39,6 +48,19 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(body);
     out
+}
+
+/// Connects, publishes `payload` with QoS 1 and waits for the PUBACK.
+pub fn publish_once(address: SocketAddr, topic: &str, payload: &str) {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set a deadline");
+    let mut answer = [0; 4];
+    stream.write_all(&connect("t", true)).expect("send CONNECT");
+    stream.read_exact(&mut answer).expect("read CONNACK");
+    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK");
+    stream.write_all(&publish(topic, 1, false, payload.as_bytes())).expect("send PUBLISH");
+    stream.read_exact(&mut answer).expect("read PUBACK");
+    assert_eq!(answer, [0x40, 2, 0, 1], "PUBACK");
 }
 
 /// One packet as it stands on the wire.

@@ -22,6 +22,7 @@
 //!
 //! Not promised: that an older binary reads a newer version. It reports [`BlockError::Version`] and leaves the value be.
 
+mod column;
 mod columns;
 mod envelope;
 mod moments;

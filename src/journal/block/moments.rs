@@ -5,7 +5,7 @@
 //! change of its interval). Writer and reader move a [`Moments`] in step.
 
 use super::super::varint::{put, put_signed};
-use super::columns::Column;
+use super::column::Column;
 use crate::reading::DeviceTime;
 
 /// Where a row stands in its block.

@@ -16,7 +16,7 @@
 //! [`super::columns`].
 
 use super::super::varint::{put, put_signed, take};
-use super::columns::{Column, end_column};
+use super::column::{Column, end_column};
 use super::moments::{Moments, Row, stamp_kind};
 use crate::clock::{Stamp, WallQuality};
 use crate::reading::DeviceId;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::repair::{Repairs, is_damage};
+use super::repair::{Repairs, is_damage, tell_about};
 use super::{Generations, LANE, OpenError, Spool, remove_dir, update};
 use crate::clock::Clock;
 use crate::journal::block;
@@ -194,21 +194,6 @@ impl Stock {
         });
         let (about, key) = (generation.about(keys)?, generation.sealed_with().ok().flatten());
         Ok(Self { end, bytes: generation.bytes(), about, key })
-    }
-}
-
-/// Fills in what only the manifest knew, from what the generation says of itself.
-pub(super) fn tell_about(record: &mut Record, about: &[u8]) {
-    #[derive(serde::Deserialize)]
-    struct About {
-        spool: String,
-        boot: String,
-        created_ms: i64,
-    }
-    if record.boot.is_empty()
-        && let Ok(About { spool, boot, created_ms }) = serde_json::from_slice(about)
-    {
-        *record = Record { spool, boot, created_ms, ..record.clone() };
     }
 }
 

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::recover::tell_about;
 use super::{Generations, Spool, remove_dir, update};
 use crate::journal::block::{self, Kind};
 use crate::journal::generation::GenerationError;
@@ -356,6 +355,21 @@ fn about(record: &Record) -> Vec<u8> {
         "spool": record.spool, "boot": record.boot, "created_ms": record.created_ms,
     });
     about.to_string().into_bytes()
+}
+
+/// Fills in what only the manifest knew, from what the generation says of itself.
+pub(super) fn tell_about(record: &mut Record, about: &[u8]) {
+    #[derive(serde::Deserialize)]
+    struct About {
+        spool: String,
+        boot: String,
+        created_ms: i64,
+    }
+    if record.boot.is_empty()
+        && let Ok(About { spool, boot, created_ms }) = serde_json::from_slice(about)
+    {
+        *record = Record { spool, boot, created_ms, ..record.clone() };
+    }
 }
 
 /// Errors that a later attempt will meet again.
