@@ -109,8 +109,9 @@ impl Link {
 
     /// Until the uplink is closed or gone.
     pub(super) async fn run(mut self) {
+        let mut renew = false;
         loop {
-            if self.job.is_none() {
+            if self.job.is_none() && !renew {
                 match self.commands.recv().await {
                     Some(Command::Deliver { members, answer }) => self.take(members, answer),
                     Some(Command::Close(done)) => return closed(Some(done)),
@@ -127,6 +128,7 @@ impl Link {
                 Err(verdict) => Left::Lost(verdict),
             };
             self.board.count_wire();
+            renew = matches!(left, Left::Renew);
             match left {
                 Left::Lost(verdict) => self.fail(&verdict),
                 Left::Renew => {}
@@ -230,6 +232,7 @@ impl Link {
         loop {
             let now = Instant::now();
             if in_use.renew && in_use.flight.is_empty() {
+                in_use.session.close().await;
                 break Left::Renew;
             }
             self.publish(&mut in_use, now);
