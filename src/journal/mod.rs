@@ -34,6 +34,7 @@ mod debts;
 mod devices;
 mod disk;
 mod erase;
+mod fence;
 mod generation;
 mod identity;
 mod intake;
