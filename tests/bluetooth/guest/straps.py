@@ -93,7 +93,6 @@ class Strap:
     async def start(self):
         await self.device.power_on()
         await self.advertise()
-        return asyncio.create_task(self._beat())
 
     async def advertise(self):
         if self.connection is None and self.on_air and not self.device.is_advertising:
@@ -117,7 +116,8 @@ class Strap:
         wanted = self.device.gatt_server.subscribers.get(self.connection, {}).get(self.measurement.handle)
         return bool(wanted and wanted[0] & 1)
 
-    async def _beat(self):
+    async def beat(self):
+        """A measurement a second, for whoever listens."""
         loop = asyncio.get_running_loop()
         due = loop.time() + random.random()
         while True:
