@@ -40,7 +40,7 @@ impl Default for Ble {
 }
 
 /// `[[ble.device]]`: named by exactly one of `address`, `polar_id` and `name`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BleDevice {
     /// `C4:AC:05:11:22:33`
@@ -61,6 +61,12 @@ pub struct BleDevice {
     /// Pair before use: for wearables that give nothing otherwise.
     #[serde(default)]
     pub pair: bool,
+}
+
+impl Default for BleDevice {
+    fn default() -> Self {
+        Self { address: None, polar_id: None, name: None, alias: None, priority: first(), pair: false }
+    }
 }
 
 const fn first() -> u8 {
