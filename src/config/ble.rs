@@ -44,16 +44,16 @@ impl Default for Ble {
 #[serde(deny_unknown_fields)]
 pub struct BleDevice {
     /// `C4:AC:05:11:22:33`
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Printed on Polar's straps: 8 hexadecimal digits.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polar_id: Option<String>,
     /// The name it gives itself, exactly.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What it is called on every line; default: its Polar id, serial number or address.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
     /// 1 gets a connection first.
     #[serde(default = "first")]

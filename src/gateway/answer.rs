@@ -49,13 +49,13 @@ pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
             let listed = sources.bluetooth.allow(device).map_err(refused)?;
             let act = Act::BleAllow { device: sources.scribe.device(&listed.name()) };
             sources.scribe.note(&who, &act, Outcome::Done);
-            Ok(Value::Null)
+            Ok(json!({ "allowed": listed.name() }))
         }
         Request::BleForget { id } => {
             let listed = sources.bluetooth.forget(id).map_err(refused)?;
             let act = Act::BleForget { device: sources.scribe.device(&listed.name()) };
             sources.scribe.note(&who, &act, Outcome::Done);
-            Ok(Value::Null)
+            Ok(json!({ "forgotten": listed.name() }))
         }
         Request::JournalPage { from } => {
             sources.scribe.export(&who, *from);

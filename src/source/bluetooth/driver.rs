@@ -286,7 +286,9 @@ impl<R: Radio> Driver<R> {
     }
 
     fn call(&mut self, call: Call) {
-        tracing::debug!(?call, "Bluetooth call");
+        if !matches!(call, Call::Read(..)) {
+            tracing::debug!(?call, "Bluetooth call");
+        }
         // A wearable has one attempt at a time, and the end of a connection is the end of an attempt, too.
         if let Call::Connect(peer, _) | Call::Disconnect(peer) = &call
             && let Some(attempt) = self.attempts.remove(peer)
@@ -334,7 +336,9 @@ impl<R: Radio> Driver<R> {
             tracing::debug!(?call, %error, "a Bluetooth call failed");
             self.metrics.failed_calls.inc();
         }
-        tracing::debug!(?call, ok = result.is_ok(), "Bluetooth call ended");
+        if result.is_ok() && !matches!(call, Call::Read(..)) {
+            tracing::debug!(?call, "Bluetooth call done");
+        }
         self.take(Input::Done(call, result));
     }
 
