@@ -122,16 +122,17 @@ class Strap:
         due = loop.time() + random.random()
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
+            late = loop.time() - due
             due += 1.0
             rate, intervals = self.heart.advance(1.0)
             if not self.silent and self.subscribed:
-                await self._send(rate, intervals)
+                await self._send(rate, intervals, late)
 
-    async def _send(self, rate, intervals):
+    async def _send(self, rate, intervals, late):
         self.number = (self.number + 1) & 0xFFFF
         flags = CONTACT_DETECTED | ENERGY | (INTERVALS if intervals else 0)
         payload = struct.pack(f"<BBH{len(intervals)}H", flags, rate, self.number, *intervals)
-        self.note("sent", strap=self.index, n=self.number, bpm=rate, rr=intervals)
+        self.note("sent", strap=self.index, n=self.number, bpm=rate, rr=intervals, late=round(late, 3))
         await self.device.gatt_server.notify_subscriber(self.connection, self.measurement, payload)
         self.sent += 1
 
