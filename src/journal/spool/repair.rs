@@ -140,7 +140,10 @@ impl Spool {
         state.handles.remove(&number);
         // Damaged databases take their time to close, or panic: in a thread of its own.
         let _ = std::thread::Builder::new().name("journal-close".into()).spawn(move || drop(tail));
-        self.move_to_quarantine(number, state.manifest.revision(number))
+        let revision = state.manifest.revision(number);
+        // From before the manifest was lost: its name is needed.
+        remove_dir(&self.quarantined_dir(number, revision))?;
+        self.move_to_quarantine(number, revision)
     }
 
     /// A sealed generation gave something unsound. Returns what its reader is told.
@@ -193,12 +196,15 @@ impl Spool {
         let shelf = self.dir.join(salvage::QUARANTINE);
         fs::create_dir_all(&shelf)?;
         let from = self.generation_dir(number, revision);
+        let to = self.quarantined_dir(number, revision);
+        if to.exists() {
+            // Moved already, in one go. What is there again comes from sled, which was given up while it was opening the
+            // database and went on: a snapshot without one.
+            return remove_dir(&from);
+        }
         if !from.exists() {
-            // Moved already, or gone altogether.
             return Ok(());
         }
-        let to = self.quarantined_dir(number, revision);
-        remove_dir(&to)?;
         fs::rename(from, to)?;
         self.disk.sync_path(&shelf)
     }
