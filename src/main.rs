@@ -34,7 +34,9 @@ fn main() -> ExitCode {
         Command::Journal(command) => cli::journal::run(&common, &command),
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
+        Command::Cloud(command) => cli::cloud::run(&common, &command),
         Command::Completions(options) => cli::completions::run(&options),
+        Command::Man(options) => cli::man::run(&options),
     })
 }
 
