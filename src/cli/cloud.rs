@@ -152,10 +152,10 @@ fn cost(common: &Common, options: &CostOptions) -> Result<(), Failure> {
 /// The bill for people.
 fn page(usage: &Usage, bills: &[Bill; 3], prices: &Prices) -> String {
     let mut text = format!(
-        "{} devices at {} Hz through {} gateways, {} hours a day: {:.1} million readings in 30 days.\n\n",
-        usage.devices,
+        "{} at {} Hz through {}, {} hours a day: {:.1} million readings in 30 days.\n\n",
+        counted(usage.devices, "device"),
         usage.rate_hz,
-        usage.gateways,
+        counted(usage.gateways, "gateway"),
         usage.hours_a_day,
         usage.readings() / 1e6
     );
@@ -205,6 +205,10 @@ fn page(usage: &Usage, bills: &[Bill; 3], prices: &Prices) -> String {
         prices.date, prices.region
     ));
     text
+}
+
+fn counted(n: u32, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn money(usd: f64) -> String {
