@@ -20,6 +20,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod health;
 pub mod journal;
+pub mod net;
 pub mod privacy;
 pub mod reading;
 pub mod source;

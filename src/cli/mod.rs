@@ -11,6 +11,7 @@ pub mod erase;
 mod exit;
 pub mod journal;
 pub mod key;
+pub mod man;
 mod offline;
 mod output;
 mod record;
@@ -91,6 +92,9 @@ pub enum Command {
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),
+    /// Write the manual pages
+    #[command(hide = true, after_help = "Example: fogbeat man target/man")]
+    Man(man::Options),
 }
 
 impl Common {

@@ -9,7 +9,7 @@
 //! uncertain such a word is. Where neither can be asked nobody is waited for.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -63,6 +63,7 @@ pub struct SystemClock {
     trust: Trust,
     patience_ms: u64,
     floor_file: PathBuf,
+    heard: Mutex<Heard>,
     metrics: Metrics,
 }
 
@@ -71,8 +72,24 @@ pub struct SystemClock {
 pub struct Status {
     /// `[clock] trust`.
     pub trust: Trust,
+    /// The kernel's id of this boot, as `/proc/sys/kernel/random/boot_id` has it, without dashes.
+    pub boot: String,
+    pub heard: Heard,
     #[serde(flatten)]
     pub health: Health,
+}
+
+/// What the operating system said last when it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heard {
+    /// It was not asked yet, or is not to be asked.
+    #[default]
+    Nothing,
+    Synchronised,
+    NotSynchronised,
+    /// There is nobody who could be asked.
+    NobodyThere,
 }
 
 /// What the operating system says of its clock.
@@ -113,6 +130,7 @@ impl SystemClock {
             trust: settings.trust,
             patience_ms: u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX),
             floor_file,
+            heard: Mutex::default(),
             metrics: Metrics::default(),
         }
     }
@@ -130,7 +148,8 @@ impl SystemClock {
         let now = uptime();
         let left = self.patient_until().and_then(|until| until.checked_sub(now));
         let health = Health { patience_left_s: left.map(|ms| ms / 1000), ..self.keeper.health(now) };
-        Status { trust: self.trust, health }
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        Status { trust: self.trust, boot: hex::encode(self.boot().0), heard, health }
     }
 
     /// Asks the operating system about its clock, notes anchors, and writes trusted times down. Runs until dropped.
@@ -158,6 +177,16 @@ impl SystemClock {
 
     /// Blocking.
     fn take(&self, word: Word) {
+        let heard = match word {
+            _ if self.trust != Trust::Auto => None,
+            Word::Yes { .. } => Some(Heard::Synchronised),
+            Word::NotYet => Some(Heard::NotSynchronised),
+            Word::Nobody => Some(Heard::NobodyThere),
+            Word::Unchanged => None,
+        };
+        if let Some(heard) = heard {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+        }
         let (uptime_ms, wall_ms) = both();
         self.keeper.set_hopeful(self.trust == Trust::Auto && word != Word::Nobody);
         let Word::Yes { error_ms } = word else {

@@ -99,7 +99,10 @@ impl GatewayError {
     fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Journal(error) => error.trouble(),
-            Self::Control { source, .. } | Self::State(StateError::Id { source, .. }) => Trouble::of(source),
+            Self::Control { source, .. }
+            | Self::State(StateError::Id { source, .. } | StateError::Unusable { source, .. }) => {
+                Trouble::of(source)
+            }
             _ => None,
         }
     }
@@ -334,8 +337,10 @@ impl Gateway {
             self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
         }
         let commits = Commits { waiting: self.journal.waiting(), trouble: trouble.is_some() };
-        if watchdog.judge(commits, Instant::now()) {
-            notify::alive();
+        match watchdog.judge(commits, Instant::now()) {
+            [] => notify::alive(),
+            // At once, and without a look at a disk that may be what hangs.
+            late => notify::status(&words::stuck(late)),
         }
     }
 

@@ -123,7 +123,6 @@ impl Sources {
 
     /// The same in short. Looks at files as well.
     pub fn facts(&self) -> Facts {
-        let now = Instant::now();
         let uplink = |watcher: &forward::Watcher| {
             let status = watcher.status();
             let failing = status.failing_s.zip(status.failure);
@@ -135,7 +134,6 @@ impl Sources {
             }
         };
         Facts {
-            late: self.health.late(now),
             trouble: self.health.trouble(),
             connections: self.listener.as_ref().map(|listener| listener.metrics().connections.get()),
             readings: self.journal.status().readings,

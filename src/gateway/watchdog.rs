@@ -63,8 +63,8 @@ impl Watchdog {
         self.health.watch(&format!("uplink {}", uplink.name()), uplink.deadline(), uplink.mark());
     }
 
-    /// Once a second: whether the watchdog is to be fed.
-    pub fn judge(&mut self, commits: Commits, now: Instant) -> bool {
+    /// Once a second: who makes no progress. The watchdog is fed when there is nobody.
+    pub fn judge(&mut self, commits: Commits, now: Instant) -> &[String] {
         self.health.beat(RUNTIME, now);
         // A journal where nothing waits has nothing to do; else it last got on when the oldest reading came.
         let waited = commits.waiting.filter(|_| !commits.trouble).unwrap_or_default();
@@ -78,7 +78,7 @@ impl Watchdog {
             }
             self.late = late;
         }
-        self.late.is_empty()
+        &self.late
     }
 }
 
@@ -121,8 +121,9 @@ mod tests {
                 if !wedged.contains(&"uplink") {
                     self.uplink.set(now);
                 }
-                if !self.watchdog.judge(commits(second), now) {
-                    return (second, self.watchdog.late.clone());
+                let late = self.watchdog.judge(commits(second), now);
+                if !late.is_empty() {
+                    return (second, late.to_vec());
                 }
             }
             (0, Vec::new())
@@ -155,16 +156,18 @@ mod tests {
         let mut rig = rig();
         assert_eq!(rig.first_hunger(|_| IDLE, &["listener"]).0, 31);
         rig.listener.set(rig.at(32));
-        assert!(rig.watchdog.judge(IDLE, rig.at(32)));
+        let later = rig.at(32);
+        assert!(rig.watchdog.judge(IDLE, later).is_empty());
     }
 
     #[test]
     fn a_runtime_that_stood_still_is_late_once_and_only_once() {
         let mut rig = rig();
         // Stopped for a minute and continued: the marks are old, and the tasks set them before the next look.
-        assert!(!rig.watchdog.judge(IDLE, rig.at(60)));
+        let (later, next) = (rig.at(60), rig.at(61));
+        assert_eq!(rig.watchdog.judge(IDLE, later), ["listener"]);
         rig.listener.set(rig.at(60));
         rig.uplink.set(rig.at(60));
-        assert!(rig.watchdog.judge(IDLE, rig.at(61)));
+        assert!(rig.watchdog.judge(IDLE, next).is_empty());
     }
 }

@@ -6,8 +6,6 @@ use std::time::Duration;
 /// What the line is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Stages that make no progress.
-    pub late: Vec<String>,
     /// What keeps readings from being taken, with its remedy.
     pub trouble: Option<String>,
     /// Connections of the listener; `None`: no port is open.
@@ -29,11 +27,13 @@ pub struct Uplink {
     pub failing: Option<(Duration, String)>,
 }
 
+/// The line while some stage makes no progress.
+pub fn stuck(late: &[String]) -> String {
+    format!("no progress in: {}; the watchdog is not fed", late.join(", "))
+}
+
 /// The line.
 pub fn sentence(facts: &Facts) -> String {
-    if !facts.late.is_empty() {
-        return format!("no progress in: {}; the watchdog is not fed", facts.late.join(", "));
-    }
     if let Some(trouble) = &facts.trouble {
         return format!("takes no readings: {trouble}");
     }
@@ -98,7 +98,7 @@ mod tests {
         );
         facts.trouble = Some("the disk is full".into());
         assert_eq!(sentence(&facts), "takes no readings: the disk is full");
-        facts.late = vec!["journal".into(), "listener".into()];
-        assert_eq!(sentence(&facts), "no progress in: journal, listener; the watchdog is not fed");
+        let late = ["journal".into(), "listener".into()];
+        assert_eq!(stuck(&late), "no progress in: journal, listener; the watchdog is not fed");
     }
 }

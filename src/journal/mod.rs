@@ -550,9 +550,9 @@ impl Journal {
         any.then_some(DamageStatus { waiting, salvaged, quarantine_bytes })
     }
 
-    /// How long the oldest reading of the open group has waited for its commit.
+    /// How long the oldest reading that is not durable has waited: in the open group, or in one that is being written.
     pub fn waiting(&self) -> Option<Duration> {
-        self.inner.intake.group().first_at.map(|first| first.elapsed())
+        self.inner.intake.waiting_from().map(|first| first.elapsed())
     }
 
     /// Every generation on disk, oldest first.

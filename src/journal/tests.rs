@@ -336,6 +336,46 @@ async fn a_failed_commit_acknowledges_nobody_until_a_new_generation_holds_the_gr
     running.driver.await.unwrap();
 }
 
+/// A disk whose fdatasync does not return until it is let go.
+#[derive(Default)]
+struct HangingDisk {
+    hangs: std::sync::atomic::AtomicBool,
+}
+
+impl Disk for HangingDisk {
+    fn sync_data(&self, file: &std::fs::File) -> std::io::Result<()> {
+        while self.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        RealDisk.sync_data(file)
+    }
+    fn sync_path(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.sync_path(path)
+    }
+    fn replace(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        RealDisk.replace(path, bytes)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_is_seen_although_nothing_more_comes() {
+    let disk = Arc::new(HangingDisk::default());
+    let rig = Rig { disk: Arc::clone(&disk) as Arc<dyn Disk>, ..Rig::new(1 << 24) };
+    let running = rig.start();
+    running.store("bike-1", 0..10).await;
+    assert_eq!(running.journal.waiting(), None);
+    disk.hangs.store(true, Ordering::SeqCst);
+    let id = running.journal.devices().intern("bike-1").unwrap();
+    let mut out = Vec::new();
+    running.journal.append(&mut vec![reading_at(id.0, 11, 72)], &mut out).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(running.journal.waiting().is_some_and(|waited| waited >= Duration::from_millis(250)));
+    disk.hangs.store(false, Ordering::SeqCst);
+    running.journal.wait(out[0].ticket).await;
+    assert_eq!(running.journal.waiting(), None);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_generation_that_cannot_be_opened_is_told_as_lost_and_stops_nobody() {
     let rig = Rig::new(1 << 24);
