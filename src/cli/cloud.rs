@@ -20,8 +20,10 @@ pub enum Command {
             Example: fogbeat cloud deploy-command --site gym --region eu-west-1")]
     DeployCommand(DeployOptions),
     /// Print the part of fogbeat.toml that follows from the stack's outputs
-    #[command(after_help = "Example: aws cloudformation describe-stacks --stack-name fogbeat-gym | \
-            fogbeat cloud config --stack-output - >> fogbeat.toml")]
+    #[command(
+        after_help = "Ask for the outputs with: aws cloudformation describe-stacks --stack-name fogbeat-gym > stack.json\n\
+            Example: fogbeat cloud config --stack-output stack.json >> fogbeat.toml"
+    )]
     Config(ConfigOptions),
     /// Print a month's AWS bill, line by line, for each way to the bucket
     #[command(

@@ -69,6 +69,7 @@ mod tests {
     fn the_columns_are_those_of_the_table_over_the_bucket() {
         let (_, block) = crate::cloud::TEMPLATE.split_once("# >>> columns").unwrap();
         let (block, _) = block.split_once("# <<< columns").unwrap();
+        let block = block.split_whitespace().collect::<Vec<_>>().join(" ");
         let columns: Vec<&str> =
             block.split("{Name: ").skip(1).map(|rest| rest.split(',').next().unwrap()).collect();
         assert_eq!(COLUMNS.split(", ").collect::<Vec<_>>(), columns);

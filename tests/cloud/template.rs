@@ -254,3 +254,21 @@ fn a_path_that_was_not_chosen_is_not_there() {
     let kept = firehose["bucket"]["lifecycle"].as_array().unwrap();
     assert!(kept.iter().any(|rule| rule["ID"] == "readings" && rule["Status"] == "Disabled"), "{kept:?}");
 }
+
+/// From the stack's outputs to settings that a gateway takes, on both ways.
+#[test]
+fn a_gateway_takes_the_configuration_that_follows() {
+    let facts = facts(&["Path=both"]);
+    let root = tempfile::tempdir().unwrap();
+    let outputs = root.path().join("stack.json");
+    std::fs::write(&outputs, facts["stack"].to_string()).unwrap();
+    let file = root.path().join("fogbeat.toml");
+    for (path, expected) in [("firehose", "stream = \"fogbeat-gym\""), ("iot", "rule = \"fogbeat_gym\"")] {
+        let outputs = outputs.to_str().unwrap();
+        let settings = fogbeat(&["cloud", "config", "--stack-output", outputs, "--path", path]);
+        assert!(settings.contains(expected), "{settings}");
+        std::fs::write(&file, format!("[gateway]\nid = \"gym-12\"\nsite = \"gym\"\n{settings}")).unwrap();
+        let taken = fogbeat(&["check", "--config", file.to_str().unwrap()]);
+        assert!(taken.contains(expected), "{taken}");
+    }
+}
