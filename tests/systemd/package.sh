@@ -11,8 +11,8 @@ cd "$(dirname "$0")/../.."
 MACHINE_SCRIPTS=$PWD/tests/systemd
 . tests/systemd/machine.sh
 . tests/systemd/check.sh
-profile=debug
-[ "${1:-}" = --release ] && profile=release
+profile=debug fast=--fast
+[ "${1:-}" = --release ] && profile=release fast=
 binary=${FOGBEAT_BIN:-$PWD/target/$profile/fogbeat}
 name=package-$$
 root=$MACHINES/$name/root
@@ -33,8 +33,8 @@ packages=$MACHINES/$name/packages
 mkdir -p "$packages"
 section "two packages, one newer than the other"
 first=$packages/first.deb second=$packages/second.deb
-check "the package is built" succeeds systemd/debian/build.sh --binary "$binary" --output "$first"
-check "and a newer one" succeeds systemd/debian/build.sh --binary "$binary" --output "$second" --deb-version 0.1.0+test
+check "the package is built" succeeds systemd/debian/build.sh --binary "$binary" $fast --output "$first"
+check "and a newer one" succeeds systemd/debian/build.sh --binary "$binary" $fast --output "$second" --deb-version 0.1.0+test
 check "lintian finds nothing" none lintian --allow-root --fail-on warning "$first"
 if [ "$profile" = release ]; then
     check "the binary has at most 12 MB" below 12000001 stat -c %s target/deb/fogbeat
