@@ -3,6 +3,8 @@
 
 #[path = "support/firehose.rs"]
 mod firehose;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/venv.rs"]
 mod venv;
 
@@ -24,6 +26,8 @@ fn uplink(url: &str, timeout: Duration) -> Firehose {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(url.into()),
         timeout,
+        proxy: None,
+        proxy_credentials_file: None,
     };
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
     Firehose::with_credentials(&config, SharedCredentialsProvider::new(credentials))
@@ -202,6 +206,8 @@ async fn without_credentials_it_says_what_is_missing() {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(server.url()),
         timeout: PATIENT,
+        proxy: None,
+        proxy_credentials_file: None,
     };
     let mut uplink = Firehose::with_credentials(&config, SharedCredentialsProvider::new(Nobody));
     let answers = uplink.deliver(&members(1)).await;
@@ -242,8 +248,44 @@ print(''.join(s3.get_object(Bucket='lake', Key=k)['Body'].read().hex() for k in 
         region: Some("eu-west-1".into()),
         endpoint_url: Some(url),
         timeout: PATIENT,
+        proxy: None,
+        proxy_credentials_file: None,
     };
     let credentials = Credentials::new("a", "b", None, None, "test");
     let mut wrong = Firehose::with_credentials(&config, SharedCredentialsProvider::new(credentials));
     assert_eq!(stuck(&wrong.deliver(&members(1)).await[0]).cause, "unknown_stream");
+}
+
+/// The proxy looks the name up: nothing goes out past it.
+#[tokio::test]
+async fn requests_go_through_a_proxy_of_either_kind() {
+    use std::sync::atomic::Ordering;
+    let server = Server::start([Mood::Partial(vec![1])]).await;
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    for kind in [proxy::Kind::Http, proxy::Kind::Socks5] {
+        let proxy = proxy::Proxy::start(kind);
+        std::fs::write(secret.path(), proxy::LOGIN).unwrap();
+        let mut config = config::Firehose {
+            stream: "heart-rate".into(),
+            region: Some("eu-west-1".into()),
+            endpoint_url: Some(format!("http://far.test:{}", server.address.port())),
+            timeout: PATIENT,
+            proxy: Some(proxy.url(kind)),
+            proxy_credentials_file: Some(secret.path().to_owned()),
+        };
+        let credentials = || SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test"));
+        let before = server.seen.lock().unwrap().stored.len();
+        let mut uplink = Firehose::with_credentials(&config, credentials());
+        let answers = uplink.deliver(&members(3)).await;
+        let failed = answers.iter().filter(|answer| **answer != Delivery::Confirmed).count();
+        assert_eq!(server.seen.lock().unwrap().stored.len(), before + 3 - failed, "{answers:?}");
+        assert!(failed <= 1, "{answers:?}");
+        assert_eq!(proxy.passed.load(Ordering::Relaxed), 1);
+        config.proxy_credentials_file = None;
+        let answers = Firehose::with_credentials(&config, credentials()).deliver(&members(1)).await;
+        assert!(
+            matches!(&answers[0], Delivery::Retry(failure) if failure.cause == "connection"),
+            "{answers:?}"
+        );
+    }
 }

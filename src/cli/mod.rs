@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod check;
+pub mod cloud;
 pub mod completions;
 pub mod device;
 pub mod erase;
@@ -85,6 +86,9 @@ pub enum Command {
     /// Look into the record of who changed, exported or erased what
     #[command(subcommand, after_help = "Example: fogbeat audit show --device strap-17")]
     Audit(audit::Command),
+    /// The cloud side: its template, what a gateway has to know of it, what it costs
+    #[command(subcommand, after_help = "Example: fogbeat cloud cost --devices 40 --gateways 2")]
+    Cloud(cloud::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),

@@ -5,6 +5,7 @@
 //! problem with its key, its value and the remedy, before a port is bound or the disk is touched. Secrets are never
 //! in it, only paths to them, so it may be shown.
 
+mod address;
 mod ble;
 mod clock;
 mod gateway;
@@ -15,13 +16,16 @@ mod load;
 mod log;
 pub mod mapping;
 mod mqtt;
+mod mqtt_uplink;
 mod privacy;
 mod problem;
 mod replay;
 mod speed;
 mod uplink;
 mod validate;
+mod validate_uplink;
 
+pub use address::{Proxy, host_and_port};
 pub use ble::{Ble, BleDevice};
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
@@ -31,6 +35,7 @@ pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
 pub use load::{DEFAULT_FILE, Judge, from_toml, load};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
+pub use mqtt_uplink::{Aws, Broker, IotCore, IotCredentials, Live, MqttVersion, iot_certificate, iot_key};
 pub use privacy::Privacy;
 pub use problem::{Problem, Problems};
 pub use replay::Replay;
@@ -55,6 +60,7 @@ pub struct Config {
     pub batch: Batch,
     pub http: Http,
     pub privacy: Privacy,
+    pub aws: Aws,
     pub replay: Vec<Replay>,
     /// Empty: one `directory` uplink below the state directory.
     #[serde(rename = "uplink")]
@@ -78,9 +84,16 @@ impl Config {
         for uplink in &mut self.uplinks {
             uplink.name = Some(uplink.name().to_owned());
             uplink.pseudonyms.get_or_insert(self.privacy.pseudonyms);
-            if let UplinkKind::Directory(directory) = &mut uplink.kind {
-                directory.path = Some(directory.path_below(&self.gateway.state_dir));
+            match &mut uplink.kind {
+                UplinkKind::Directory(directory) => {
+                    directory.path = Some(directory.path_below(&self.gateway.state_dir));
+                }
+                UplinkKind::IotCore(iot) => iot.complete(&self.gateway.state_dir),
+                UplinkKind::Firehose(_) | UplinkKind::Mqtt(_) => {}
             }
+        }
+        if let Some(credentials) = &mut self.aws.iot_credentials {
+            credentials.complete(&self.gateway.state_dir);
         }
     }
 
@@ -90,7 +103,7 @@ impl Config {
             UplinkKind::Directory(lake) => {
                 Some((uplink.name().to_owned(), lake.path_below(&self.gateway.state_dir)))
             }
-            UplinkKind::Firehose(_) => None,
+            UplinkKind::Firehose(_) | UplinkKind::IotCore(_) | UplinkKind::Mqtt(_) => None,
         });
         lakes.collect()
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::mqtt_uplink::{Broker, IotCore};
+
 /// How the lines of a batch are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,16 +76,20 @@ pub enum From {
 pub enum UplinkKind {
     Directory(Directory),
     Firehose(Firehose),
+    IotCore(IotCore),
+    Mqtt(Broker),
 }
 
 impl UplinkKind {
     /// What `kind = ".."` may say.
-    pub const LABELS: [&'static str; 2] = ["directory", "firehose"];
+    pub const LABELS: [&'static str; 4] = ["directory", "firehose", "iot_core", "mqtt"];
 
     pub fn label(&self) -> &'static str {
         match self {
             Self::Directory(_) => "directory",
             Self::Firehose(_) => "firehose",
+            Self::IotCore(_) => "iot_core",
+            Self::Mqtt(_) => "mqtt",
         }
     }
 }
@@ -132,6 +138,12 @@ pub struct Firehose {
     /// Longest wait for one answer.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub timeout: Duration,
+    /// `http://host:port` (CONNECT) or `socks5://host:port`.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// One line `user:password` for the proxy.
+    #[serde(default)]
+    pub proxy_credentials_file: Option<PathBuf>,
 }
 
 fn thirty_seconds() -> Duration {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::problem::Problem;
+use super::validate_uplink;
 use super::{
     Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener,
     UplinkKind,
@@ -27,6 +28,9 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     journal(config, &mut check);
     http(config, &mut check);
     uplinks(config, &mut check);
+    if let Some(credentials) = &config.aws.iot_credentials {
+        validate_uplink::credentials(credentials, &mut check);
+    }
     if let Some(path) = &config.privacy.key_file {
         check.absolute("privacy.key_file", path);
     }
@@ -35,23 +39,28 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     problems: &'a mut Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn add(&mut self, key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add(&mut self, key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
         self.problems.push(Problem::new(key, what, remedy));
     }
 
-    fn within<T: PartialOrd + Debug + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+    pub(super) fn within<T: PartialOrd + Debug + Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
         if !range.contains(&value) {
             let (low, high) = range.into_inner();
             self.add(key, format!("{value} is out of range"), format!("choose {low} to {high}"));
         }
     }
 
-    fn duration(&mut self, key: &str, value: Duration, range: RangeInclusive<Duration>) {
+    pub(super) fn duration(&mut self, key: &str, value: Duration, range: RangeInclusive<Duration>) {
         if !range.contains(&value) {
             let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
             let remedy = format!("choose \"{}\" to \"{}\"", shown(range.start()), shown(range.end()));
@@ -60,7 +69,7 @@ impl Check<'_> {
     }
 
     /// Names that become part of file names, ids and metric labels.
-    fn name(&mut self, key: &str, value: &str) {
+    pub(super) fn name(&mut self, key: &str, value: &str) {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if value.is_empty() || value.len() > 64 || value.starts_with('.') || !value.chars().all(fits) {
             let remedy = "use 1 to 64 letters, digits, `-`, `_`, `.` (not first)";
@@ -68,7 +77,7 @@ impl Check<'_> {
         }
     }
 
-    fn absolute(&mut self, key: &str, path: &Path) {
+    pub(super) fn absolute(&mut self, key: &str, path: &Path) {
         if !path.is_absolute() {
             let what =
                 format!("\"{}\" is relative, and a service has no certain working directory", path.display());
@@ -77,8 +86,8 @@ impl Check<'_> {
     }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn gateway(config: &Config, check: &mut Check<'_>) {
@@ -262,6 +271,8 @@ fn uplinks(config: &Config, check: &mut Check<'_>) {
                 paths.insert(path);
             }
             UplinkKind::Firehose(firehose) => self::firehose(firehose, key, check),
+            UplinkKind::IotCore(iot) => validate_uplink::iot_core(iot, uplink.encoding, key, check),
+            UplinkKind::Mqtt(broker) => validate_uplink::broker(broker, uplink.encoding, key, check),
         }
     }
 }
@@ -296,4 +307,10 @@ fn firehose(firehose: &Firehose, key: impl Fn(&str) -> String, check: &mut Check
         );
     }
     check.duration(&key("timeout"), firehose.timeout, SECOND..=Duration::from_secs(600));
+    validate_uplink::proxy(
+        firehose.proxy.as_deref(),
+        firehose.proxy_credentials_file.as_deref(),
+        &key,
+        check,
+    );
 }

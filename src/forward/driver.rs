@@ -266,6 +266,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     async fn finish(mut self) {
         self.call = None;
+        if let Some(uplink) = &mut self.uplink {
+            uplink.close().await;
+        }
         // A batch under way is a matter of milliseconds, and it holds the journal.
         if let Some(work) = self.work.take() {
             drop(work.await);

@@ -6,6 +6,7 @@
 //! server that accepts and never answers. Nothing is asked of the network before the first delivery.
 
 mod classify;
+mod through;
 
 use std::time::Duration;
 
@@ -130,9 +131,12 @@ async fn connect(
     config: &config::Firehose,
     credentials: Option<SharedCredentialsProvider>,
 ) -> Result<Client, Failure> {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .build_https();
+    let http = match &config.proxy {
+        Some(proxy) => through::client(proxy, config.proxy_credentials_file.as_deref())?,
+        None => aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+            .build_https(),
+    };
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
         .operation_attempt_timeout(config.timeout)

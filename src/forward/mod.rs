@@ -21,6 +21,7 @@ mod hands;
 mod hold;
 mod label;
 pub mod member;
+mod mqtt;
 mod pace;
 mod patience;
 pub mod retry;
@@ -37,6 +38,7 @@ use tokio::task::JoinHandle;
 pub use driver::Drained;
 pub use hold::Held;
 pub use member::Member;
+pub use mqtt::LinkStatus;
 pub use status::{Metrics, State, Status, Watcher};
 
 use crate::clock::{Clock, Stamp};
@@ -112,6 +114,14 @@ pub trait Uplink: Send + 'static {
     }
     /// Keeps its own bounds on what it holds, also while nothing is delivered; called now and then while it rests.
     fn keep_house(&mut self, _now: Stamp) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+    /// What there is to be told of a connection that it keeps.
+    fn link(&self) -> Option<tokio::sync::watch::Receiver<LinkStatus>> {
+        None
+    }
+    /// Nothing more will be delivered: says goodbye where that is polite, within a second.
+    fn close(&mut self) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
@@ -224,6 +234,10 @@ pub fn spawn(
         housekeeping: driver::HOUSEKEEPING,
         turn: driver::TURN,
     };
+    let start_mqtt = |connection: mqtt::Settings, feed, settings, clock: Arc<dyn Clock>| {
+        let uplink = mqtt::Mqtt::start(connection, Arc::clone(&clock), &metrics.mqtt);
+        start_task(uplink, feed, settings, clock, metrics)
+    };
     match &config.kind {
         config::UplinkKind::Directory(directory) => {
             let uplink = directory::Directory::new(&name, directory, origin, metrics.lake.clone());
@@ -231,6 +245,12 @@ pub fn spawn(
         }
         config::UplinkKind::Firehose(firehose) => {
             start_task(firehose::Firehose::new(firehose), feed, settings, clock, metrics)
+        }
+        config::UplinkKind::IotCore(iot) => {
+            start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), feed, settings, clock)
+        }
+        config::UplinkKind::Mqtt(broker) => {
+            start_mqtt(mqtt::Settings::broker(&name, broker, origin), feed, settings, clock)
         }
     }
     .map_err(|source| SpawnError::Setup { name, source })
@@ -243,7 +263,7 @@ fn start_task<U: Uplink, F: feed::Feed>(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SetupError> {
-    let board = Board::new(&settings.name, uplink.kind(), uplink.longest(), metrics);
+    let board = Board::new(&settings.name, uplink.kind(), uplink.longest(), uplink.link(), metrics);
     let (drain, draining) = tokio::sync::watch::channel(None);
     let (holder, hold) = hold::pair();
     let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>, holder);

@@ -18,6 +18,7 @@ use super::directory::StoreMetrics;
 use super::feed::Backlog;
 use super::hold::{Held, Holder};
 use super::label::UplinkLabel;
+use super::mqtt::{self, LinkStatus};
 use super::{Failure, Member};
 use crate::health::Mark;
 
@@ -44,6 +45,7 @@ pub struct Metrics {
     open: Family<UplinkLabel, Gauge>,
     held: Family<UplinkLabel, Gauge>,
     pub(super) lake: StoreMetrics,
+    pub(super) mqtt: mqtt::Metrics,
 }
 
 impl Metrics {
@@ -70,6 +72,7 @@ impl Metrics {
             self.held.clone(),
         );
         self.lake.register(registry);
+        self.mqtt.register(registry);
     }
 }
 
@@ -122,6 +125,9 @@ pub struct Status {
     pub cursor: u64,
     /// Readings are held back because the clock may still be set.
     pub waits_for_clock: bool,
+    /// Of an uplink that keeps a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkStatus>,
 }
 
 /// The driver's side: it alone writes.
@@ -134,11 +140,18 @@ pub(super) struct Board {
     state: watch::Sender<State>,
     ages: watch::Sender<Ages>,
     retry: Arc<Notify>,
+    link: Option<watch::Receiver<LinkStatus>>,
     warned: Option<&'static str>,
 }
 
 impl Board {
-    pub(super) fn new(name: &str, kind: &'static str, longest: Duration, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        name: &str,
+        kind: &'static str,
+        longest: Duration,
+        link: Option<watch::Receiver<LinkStatus>>,
+        metrics: &Metrics,
+    ) -> Self {
         let board = Self {
             name: name.into(),
             kind,
@@ -148,6 +161,7 @@ impl Board {
             state: watch::Sender::new(State::Idle),
             ages: watch::Sender::new(Ages::default()),
             retry: Arc::new(Notify::new()),
+            link,
             warned: None,
         };
         board.metrics.up.get_or_create(&board.label()).set(1);
@@ -164,6 +178,7 @@ impl Board {
             state: self.state.subscribe(),
             ages: self.ages.subscribe(),
             retry: Arc::clone(&self.retry),
+            link: self.link.clone(),
             backlog,
             holder,
         }
@@ -251,6 +266,7 @@ pub struct Watcher {
     state: watch::Receiver<State>,
     ages: watch::Receiver<Ages>,
     retry: Arc<Notify>,
+    link: Option<watch::Receiver<LinkStatus>>,
     backlog: Arc<dyn Backlog>,
     holder: Holder,
 }
@@ -321,6 +337,7 @@ impl Watcher {
             delivered_batches: self.metrics.batches.get_or_create(&label).get(),
             cursor: self.backlog.cursor().0,
             waits_for_clock: self.metrics.held.get_or_create(&label).get() == 1,
+            link: self.link.as_ref().map(|link| link.borrow().clone()),
         }
     }
 }

@@ -99,7 +99,10 @@ impl GatewayError {
     fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Journal(error) => error.trouble(),
-            Self::Control { source, .. } | Self::State(StateError::Id { source, .. }) => Trouble::of(source),
+            Self::Control { source, .. }
+            | Self::State(StateError::Id { source, .. } | StateError::Unusable { source, .. }) => {
+                Trouble::of(source)
+            }
             _ => None,
         }
     }

@@ -8,8 +8,8 @@ Excused is what a strap sent between a fault (and what was in flight then, where
 reading of it that arrived after the fault's end; that must come within 15 s. Of broadcasts, 99 % of the changes of a
 frame counter that a monitor beside the gateway saw are delivered, none twice, and nothing of a passer-by.
 
-All times are the machine's own clock. An emulated machine can stand still for seconds: where that explains a late
-recovery, the run says nothing ("void") and is no pass either. What is right or wrong does not depend on speed.
+All times are the machine's own clock. An emulated machine on a busy host can stand still for seconds: where that
+explains a late recovery, the run says nothing ("void") and is no pass either. What is right does not depend on speed.
 """
 import collections
 import dataclasses
@@ -26,6 +26,10 @@ EARLY_SECONDS, LATE_SECONDS = 2.0, 5.0
 BROADCAST_SHARE = 0.99
 # A strap that was asked for one measurement a second must have made nearly all of them.
 LEAST_RATE = 0.9
+# Silence between two readings of a strap: shorter than this none may be told, longer than that it must be.
+NO_GAP_SECONDS, GAP_SECONDS = 2.0, 4.0
+# A machine that stands still for this long between two readings brings the second late enough to look like a loss.
+STALLED_SECONDS = 1.0
 # Standing still for this long in sum within a recovery makes it void.
 STILL_SECONDS = 2.0
 
@@ -68,8 +72,11 @@ class Record:
                 self.causes[-1].end = event["at"]
 
     def still(self, begin, end):
-        """Seconds that the machine stood still within this time."""
-        return sum(event["seconds"] for event in self.of["lag"] if begin <= event["at"] <= end + event["seconds"])
+        """Seconds within this time in which the machine stood still: it woke late, or waited for the host's processors,
+        which the host counts second by second."""
+        late = sum(event["seconds"] for event in self.of["lag"] if begin <= event["at"] <= end + event["seconds"])
+        starved = sum(event["seconds"] for event in self.of["starved"] if begin <= event["at"] <= end + 1)
+        return min(max(late, starved), end - begin)
 
 
 def judge(events, lines, adverts=None, log="", kernel=""):
@@ -119,9 +126,9 @@ def judge_connected(verdict, record, readings):
             verdict.faults.append(f"{line['device']} never sent what {line['id']} says")
             continue
         if key in arrived:
-            verdict.faults.append(f"{line['device']} number {key[1]} is there twice: {arrived[key]}, {line['id']}")
+            verdict.faults.append(f"{line['device']} number {key[1]} is there twice: {arrived[key]['id']}, {line['id']}")
             continue
-        arrived[key] = line["id"]
+        arrived[key] = line
         delays.append(delivered.seconds(line) - event["at"])
         verdict.faults += [f"{line['device']} {line['id']}: {fault}" for fault in differences(line, event, delays[-1])]
 
@@ -135,6 +142,7 @@ def judge_connected(verdict, record, readings):
             excused += 1
         else:
             verdict.faults.append(f"strap {key[0]} number {key[1]} was sent at {event['at']:.3f} and is not there")
+    judge_gaps(verdict, record, sent, arrived)
     judge_rate(verdict, record)
     verdict.figures.update({
         "straps": len(record.devices), "sent": len(sent), "delivered": len(arrived), "lost in faults": excused,
@@ -180,6 +188,29 @@ def judge_recovery(verdict, record, cause, strap, sent, arrived):
         else:
             verdict.faults.append(late)
     return strap, cause.begin - cause.grace, min(after)
+
+
+def judge_gaps(verdict, record, sent, arrived):
+    """`gap_ms` is told where something of a strap was not heard, is about right, and is told nowhere else. What lies
+    between two starts of the gateway shows in the numbers."""
+    before = None
+    for key in sorted(arrived):
+        line, at = arrived[key], sent[key]["at"]
+        told, name = line.get("gap_ms"), f"{line['device']} {line['id']}"
+        if before and before[0] == key[0] and before[1] == run_of_gateway(line):
+            silence = at - before[2]
+            if told is None and silence > GAP_SECONDS:
+                verdict.faults.append(f"{name}: {silence:.1f} s of silence before it are not told")
+            elif told is not None and silence < NO_GAP_SECONDS and record.still(before[2], at) < STALLED_SECONDS:
+                verdict.faults.append(f"{name}: a gap of {told} ms is told, {silence:.1f} s after the one before")
+            elif told is not None and abs(told / 1000 - silence) > LATE_SECONDS:
+                verdict.faults.append(f"{name}: a gap of {told} ms is told, it was {silence:.1f} s")
+        before = key[0], run_of_gateway(line), at
+
+
+def run_of_gateway(line):
+    """Every start opens a new generation of numbers; within one day none is sealed by its size here."""
+    return int(line["id"].rpartition("-")[2]) >> 32
 
 
 def judge_rate(verdict, record):
@@ -262,6 +293,8 @@ def usage(verdict, record):
 def score(run):
     """The verdict on a run's directory."""
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    if (run / "host.jsonl").exists():
+        events += [json.loads(line) for line in (run / "host.jsonl").read_text().splitlines()]
     snoop = run / "btmon.snoop"
     return judge(
         events, list(delivered.lines(run / "lake")),

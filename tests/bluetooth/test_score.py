@@ -47,7 +47,6 @@ def connected():
             lines.append(line)
     events += [
         {"at": QUIET, "what": "quiet"},
-        {"at": QUIET + 5, "what": "stop", "status": 0},
         {"at": QUIET + 6, "what": "stopped", "code": 0},
     ]
     return sorted(events, key=lambda event: event["at"]), lines
@@ -60,9 +59,14 @@ def away(events, lines, strap=0, begin=START + 40.0, end=START + 50.0, back=STAR
         {"at": end, "what": "cause_end", "name": "fault"},
     ]
     events.sort(key=lambda event: event["at"])
+    first = min(event["n"] for event in events
+                if event["what"] == "sent" and event["strap"] == strap and event["at"] >= back) if back < QUIET else None
     gone = {event["n"] for event in events
             if event["what"] == "sent" and event["strap"] == strap and begin - grace <= event["at"] < back}
     lines[:] = [line for line in lines if line["device"] != f"strap-{strap:02}" or line["energy_kj"] not in gone]
+    for line in lines:
+        if line["device"] == f"strap-{strap:02}" and line["energy_kj"] == first:
+            line["gap_ms"] = int(1000 * (len(gone) + 1))
 
 
 class Connected(unittest.TestCase):
@@ -213,6 +217,11 @@ class Connected(unittest.TestCase):
         self.refused("is not there")
 
 
+    def test_a_gap_that_was_none(self):
+        self.lines[8]["gap_ms"] = 4000
+        self.refused("a gap of 4000 ms is told")
+
+
 class Faults(Connected):
     """All of the above, and more, in a run with a fault from which the strap came back in time."""
 
@@ -240,6 +249,18 @@ class Faults(Connected):
         away(self.events, self.lines, back=START + 67)
         self.events.append({"at": START + 60, "what": "lag", "seconds": 4.0})
         self.assertEqual(self.verdict().word, "VOID")
+
+    def test_the_same_on_a_host_that_was_busy_is_void(self):
+        self.events, self.lines = connected()
+        away(self.events, self.lines, back=START + 67)
+        self.events += [{"at": START + 50 + n, "what": "starved", "seconds": 0.4} for n in range(18)]
+        self.assertEqual(self.verdict().word, "VOID")
+
+    def test_a_busy_host_excuses_nothing_but_slowness(self):
+        self.events += [{"at": START + n, "what": "starved", "seconds": 0.9} for n in range(100)]
+        self.assertEqual(self.verdict().word, "passed")
+        del self.lines[20]
+        self.refused("is not there")
 
     def test_standing_still_does_not_explain_everything(self):
         self.events, self.lines = connected()
@@ -271,6 +292,21 @@ class Faults(Connected):
         self.lines.remove(next(line for line in self.lines
                                if line["device"] == "strap-01" and line["energy_kj"] == 45))
         self.refused("strap 1 number 45")
+
+    def test_a_gap_that_is_not_told(self):
+        next(line for line in self.lines if "gap_ms" in line).pop("gap_ms")
+        self.refused("16.0 s of silence before it are not told")
+
+    def test_a_gap_told_wrong(self):
+        next(line for line in self.lines if "gap_ms" in line)["gap_ms"] = 3000
+        self.refused("it was 16.0 s")
+
+    def test_a_gap_over_a_restart_of_the_gateway_shows_in_the_numbers(self):
+        next(line for line in self.lines if "gap_ms" in line).pop("gap_ms")
+        for line in self.lines:
+            if line["device"] == "strap-00" and line["energy_kj"] > 50:
+                line["id"] = f"spool-{(1 << 32) + int(line['id'][6:])}"
+        self.assertEqual(self.verdict().word, "passed")
 
     def test_a_fault_that_never_ended(self):
         self.events = [event for event in self.events if event["what"] != "cause_end"]

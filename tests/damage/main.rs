@@ -15,6 +15,7 @@
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
 mod names;
+mod small_files;
 mod summaries;
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,8 +14,9 @@ const WINDOW: usize = 32;
 const SLEW_US: i64 = 1_000;
 /// An arrival so much after the predicted beat: notifications were lost.
 const LATE_US: i64 = 3_000_000;
-/// An arrival so much before: the sum is wrong (a burst of old intervals).
-const EARLY_US: i64 = 500_000;
+/// An arrival so much before: the sum is wrong (a burst of old intervals). The first arrival of a run, which its anchor
+/// comes from, may itself be late by the longest delay there is, 1.7 s.
+const EARLY_US: i64 = 2_000_000;
 
 /// Where the beats of one notification lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +119,16 @@ mod tests {
         assert!(run.place(9_000, one()).unwrap().begins_run, "four seconds without their beats");
         run.end();
         assert!(run.place(10_000, one()).unwrap().begins_run);
+    }
+
+    #[test]
+    fn a_first_notification_that_is_late_is_no_loss() {
+        let mut run = Run::default();
+        assert!(run.place(10_255, std::iter::once(917_000)).unwrap().begins_run);
+        // 65 bpm: two beats within this second.
+        let second = run.place(11_220, [882_000, 909_000].into_iter()).unwrap();
+        assert_eq!(second, Placed { before_arrival_ms: 0, begins_run: false });
+        assert!(!run.place(12_066, std::iter::once(865_000)).unwrap().begins_run);
     }
 
     #[test]

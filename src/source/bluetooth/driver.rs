@@ -254,6 +254,7 @@ impl<R: Radio> Driver<R> {
     }
 
     fn call(&mut self, call: Call) {
+        tracing::debug!(?call, "Bluetooth call");
         // A wearable has one attempt at a time, and the end of a connection is the end of an attempt, too.
         if let Call::Connect(peer, _) | Call::Disconnect(peer) = &call
             && let Some(attempt) = self.attempts.remove(peer)
@@ -301,6 +302,7 @@ impl<R: Radio> Driver<R> {
             tracing::debug!(?call, %error, "a Bluetooth call failed");
             self.metrics.failed_calls.inc();
         }
+        tracing::debug!(?call, ok = result.is_ok(), "Bluetooth call ended");
         self.take(Input::Done(call, result));
     }
 

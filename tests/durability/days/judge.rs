@@ -24,6 +24,8 @@ pub const NAMELESS: &str = "unnamed-";
 
 /// What the clients know, and what happened.
 pub struct Evidence<'a> {
+    /// This uplink is not required: it loses first at the quota, and alone.
+    pub optional: bool,
     pub straps: &'a Account,
     pub bands: &'a [Unstamped],
     pub hit: &'a BTreeSet<Hit>,
@@ -89,7 +91,7 @@ pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
     verdict.delivered = lake.readings.len() as u64;
     let known = known(evidence, lake, &mut verdict);
     verdict.acked = known.len() as u64;
-    let numbers = Numbers::of(lake, &mut verdict);
+    let numbers = Numbers::of(evidence, lake, &mut verdict);
     copies(evidence, &known, &mut verdict);
     missing(evidence, lake, &known, &numbers, &mut verdict);
     let mut missing = Vec::new();
@@ -252,7 +254,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(lake: &Lake, verdict: &mut Verdict) -> Self {
+    fn of(evidence: &Evidence<'_>, lake: &Lake, verdict: &mut Verdict) -> Self {
         let mut numbers = Self::default();
         let mut gaps: Vec<(u64, u64, &str)> =
             lake.told.iter().map(|gap| (gap.first, gap.last, gap.cause.as_str())).collect();
@@ -267,7 +269,8 @@ impl Numbers {
             let there = lake.readings.range(first..=last).count() as u64;
             numbers.told_and_delivered += there;
             *numbers.told.entry((*cause).to_owned()).or_default() += last - first + 1 - there;
-            if there > 0 && *cause != "lost" {
+            // An uplink whose place was damaged is told everything once more, whatever it has.
+            if there > 0 && *cause != "lost" && !evidence.hit.contains(&Hit::SmallFile) {
                 verdict
                     .faults
                     .push(format!("{there} numbers of {first} to {last} were told as {cause} and delivered"));
@@ -394,6 +397,11 @@ fn causes(evidence: &Evidence<'_>, numbers: &Numbers, verdict: &mut Verdict) {
             "lost" => evidence.hit.contains(&Hit::Damage),
             "evicted" => evidence.hit.contains(&Hit::Evicts),
             "thinned" => evidence.hit.contains(&Hit::Thins),
+            // Told to the other one too when its place was damaged.
+            "withheld" => {
+                evidence.hit.contains(&Hit::Quota)
+                    && (evidence.optional || evidence.hit.contains(&Hit::SmallFile))
+            }
             _ => false,
         };
         if !brought {

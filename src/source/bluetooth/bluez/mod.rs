@@ -113,8 +113,12 @@ impl Radio for BlueZ {
         set.map_err(|e| radio_error(&e))?;
         let started: Result<(), _> = proxy.method_call(ADAPTER, "StartDiscovery", ()).await;
         match started.map_err(|e| radio_error(&e)) {
-            // It listens already: for somebody else, or for us since before.
-            Err(RadioError::Busy) => Ok(()),
+            // It listens for us already. Or the kernel goes on for a bluetoothd that was killed, for ten seconds more: then
+            // BlueZ gives up with the same words.
+            Err(RadioError::Busy) => {
+                let listens: bool = proxy.get(ADAPTER, "Discovering").await.map_err(|e| radio_error(&e))?;
+                if listens { Ok(()) } else { Err(RadioError::Busy) }
+            }
             result => result,
         }
     }

@@ -8,7 +8,10 @@ use super::super::session::SETTLE;
 use super::super::slots::Slots;
 
 /// A scan that could not be started is tried again after this.
-const SCAN_RETRY: Duration = Duration::from_secs(5);
+const SCAN_RETRY: Duration = Duration::from_secs(2);
+/// A scan is stopped for a connect at most for so long: straps advertise once a second or more often, and broadcasts go
+/// unheard meanwhile.
+const CONNECT_PAUSE: Duration = Duration::from_secs(4);
 
 /// Whether the adapter is on, and by whose will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,12 @@ pub enum Scan {
     On,
     /// To be started again at once.
     Restarting,
+    /// To be stopped for a connect, until that has ended or until then. While a scan is on, the controller reports a
+    /// wearable that was heard once no more, and the kernel connects on a report only: up to 10 s later.
+    Yielding(Instant),
+    /// ... being stopped. Nothing is started before that is done: BlueZ would say that it listens already.
+    Stopping(Instant),
+    Yielded(Instant),
 }
 
 #[derive(Debug)]
@@ -62,6 +71,8 @@ pub struct Adapter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     Scan(bool),
+    /// The scan stops for a moment: no step of the ladder.
+    Pause,
     Power(bool),
     Rebuild,
     /// `first`: of this silence.
@@ -97,6 +108,14 @@ impl Adapter {
     /// Whether another connect may begin.
     pub fn may_connect(&self, now: Instant) -> bool {
         self.is_on() && self.connecting.is_none() && self.settles.is_none_or(|until| now >= until)
+    }
+
+    /// A connect begins; [`Adapter::connecting`] is cleared at its end.
+    pub fn begin_connect(&mut self, peer: Peer, now: Instant) {
+        self.connecting = Some(peer);
+        if self.scan == Scan::On {
+            self.scan = Scan::Yielding(now + CONNECT_PAUSE);
+        }
     }
 
     /// A link is gone, or the adapter itself.
@@ -152,6 +171,14 @@ impl Adapter {
             Power::Cycling(_) => return None,
             Power::On => {}
         }
+        match self.scan {
+            Scan::Yielding(until) => {
+                self.scan = Scan::Stopping(until);
+                return Some(Wish::Pause);
+            }
+            Scan::Yielded(until) if self.connecting.is_none() || now >= until => self.scan = Scan::Due(now),
+            _ => {}
+        }
         if let Scan::Due(at) = self.scan
             && now >= at
         {
@@ -193,6 +220,7 @@ impl Adapter {
             },
             // Whether it could be stopped or was not running: it is started.
             (Scan::Restarting, false) => self.scan = Scan::Due(now),
+            (Scan::Stopping(until), false) => self.scan = Scan::Yielded(until),
             _ => {}
         }
     }
@@ -229,7 +257,7 @@ impl Adapter {
             _ => None,
         };
         let scan = match (self.power, self.scan) {
-            (Power::On, Scan::Due(at)) => Some(at),
+            (Power::On, Scan::Due(at) | Scan::Yielded(at)) => Some(at),
             _ => None,
         };
         let ladder = if self.is_on() { self.ladder.due() } else { None };

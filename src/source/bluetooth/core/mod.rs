@@ -520,8 +520,8 @@ impl Core {
         self.hand_over(now, jitter);
         let ids: Vec<_> = self.adapters.keys().cloned().collect();
         for id in &ids {
-            self.advance_adapter(id, now);
             self.grant(id, now, jitter);
+            self.advance_adapter(id, now);
         }
         self.known.retain(|_, known| {
             let idle =
@@ -549,13 +549,14 @@ impl Core {
             let step = adapter.ladder.step();
             let call = match wish {
                 Wish::Scan(on) => Some(Call::Scan(id.clone(), on)),
+                Wish::Pause => Some(Call::Scan(id.clone(), false)),
                 Wish::Power(on) => Some(Call::Power(id.clone(), on)),
                 Wish::Rebuild => Some(Call::Rebuild),
                 Wish::Report { first } => {
                     (first && self.settings.restart_stack).then_some(Call::RestartStack)
                 }
             };
-            let climbed = !matches!(wish, Wish::Scan(true) | Wish::Power(true));
+            let climbed = !matches!(wish, Wish::Scan(true) | Wish::Pause | Wish::Power(true));
             if let Some(step) = step.filter(|_| climbed) {
                 self.out.push(Output::Note(Note::Step(id.clone(), step)));
             }
@@ -595,7 +596,7 @@ impl Core {
             let busy = |peer: &Peer| known.get(peer).is_some_and(|known| known.session.is_connecting());
             match adapter.slots.next(now, busy) {
                 Some(Grant::Connect(peer)) => {
-                    adapter.connecting = Some(peer.clone());
+                    adapter.begin_connect(peer.clone(), now);
                     match known.get(&peer).map(|known| known.wanted.pair) {
                         Some(pair) => self.session(&peer, session::Event::Granted { pair }, now, jitter),
                         None => {

@@ -48,6 +48,22 @@ fn twelve_straps_are_connected_and_nothing_they_send_is_lost_or_doubled() {
 }
 
 #[test]
+fn nothing_is_scanned_while_a_connect_begins() {
+    let mut sim = gym(vec![strap(0)], ALL, 5);
+    sim.run(seconds(60));
+    let scans_and_connects: Vec<_> =
+        sim.calls.iter().filter(|call| matches!(call, Call::Scan(..) | Call::Connect(..))).collect();
+    assert!(
+        matches!(
+            scans_and_connects[..],
+            [Call::Scan(_, true), Call::Connect(..), Call::Scan(_, false), Call::Scan(_, true)]
+        ),
+        "{scans_and_connects:?}"
+    );
+    assert!(sim.notes.iter().all(|note| !matches!(note, Note::Step(..))), "that is no step of the ladder");
+}
+
+#[test]
 fn a_strap_that_drops_vanishes_or_falls_silent_is_back_soon() {
     for fault in ["drops", "vanishes", "mutes"] {
         let mut sim = gym(vec![strap(0)], ALL, 5);

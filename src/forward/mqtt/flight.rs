@@ -1,0 +1,147 @@
+//! What is on its way on one connection, and which packet id it has. Pure.
+//!
+//! The client library gives packet ids itself, 1 to the window's size and round again, and tells them by its events in
+//! the order in which it was given things. A broker may acknowledge in any order (AWS IoT does); so that an id that is
+//! still in use is never given a second time, which the library does not survive, nothing is given to it while the id
+//! that comes next is in use.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+/// Given to the library and not yet seen on its way.
+#[derive(Debug)]
+struct Given<T> {
+    load: T,
+    acknowledged: bool,
+}
+
+pub(super) struct Flight<T> {
+    given: VecDeque<Given<T>>,
+    sent: BTreeMap<u16, T>,
+    /// How many may be unacknowledged, and the largest id.
+    window: u16,
+    /// The id that was given last.
+    last: u16,
+}
+
+impl<T> Flight<T> {
+    pub(super) fn new(window: u16) -> Self {
+        Self { given: VecDeque::new(), sent: BTreeMap::new(), window: window.max(1), last: 0 }
+    }
+
+    /// Whether the library can be given one more. One at a time: what waits inside it cannot be overtaken any more.
+    pub(super) fn is_open(&self) -> bool {
+        self.given.is_empty()
+            && self.sent.len() < usize::from(self.window)
+            && !self.sent.contains_key(&self.next())
+    }
+
+    /// Whether something of the highest urgency may be given: it needs no id.
+    pub(super) fn is_open_unacknowledged(&self) -> bool {
+        self.given.is_empty()
+    }
+
+    /// Given to the library; `acknowledged`: with QoS 1.
+    pub(super) fn give(&mut self, load: T, acknowledged: bool) {
+        self.given.push_back(Given { load, acknowledged });
+    }
+
+    /// The library has sent the oldest that it was given. Returns what nobody will acknowledge.
+    pub(super) fn sent(&mut self, id: u16) -> Option<T> {
+        let given = self.given.pop_front()?;
+        if !given.acknowledged {
+            return Some(given.load);
+        }
+        self.last = id;
+        self.sent.insert(id, given.load);
+        None
+    }
+
+    /// The library has used an id for something else (SUBSCRIBE).
+    pub(super) fn used(&mut self, id: u16) {
+        self.last = id;
+    }
+
+    /// The other side has acknowledged; `None`: nothing that was sent here.
+    pub(super) fn acknowledged(&mut self, id: u16) -> Option<T> {
+        self.sent.remove(&id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.given.is_empty() && self.sent.is_empty()
+    }
+
+    /// Unacknowledged at present.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.sent.len()
+    }
+
+    fn next(&self) -> u16 {
+        // The library starts anew once it has given the last id.
+        if self.last >= self.window { 1 } else { self.last + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The library's way of giving ids (rumqttc 0.25.1, `MqttState::next_pkid`).
+    struct Library {
+        last: u16,
+        window: u16,
+    }
+
+    impl Library {
+        fn id(&mut self) -> u16 {
+            let id = self.last + 1;
+            self.last = if id == self.window { 0 } else { id };
+            id
+        }
+    }
+
+    fn send(flight: &mut Flight<u32>, library: &mut Library, load: u32) -> u16 {
+        assert!(flight.is_open(), "{load}");
+        flight.give(load, true);
+        assert!(!flight.is_open(), "one at a time");
+        let id = library.id();
+        assert_eq!(flight.sent(id), None);
+        id
+    }
+
+    #[test]
+    fn ids_find_their_loads_in_any_order() {
+        let (mut flight, mut library) = (Flight::new(100), Library { last: 0, window: 100 });
+        let ids: Vec<u16> = (0..100).map(|load| send(&mut flight, &mut library, load)).collect();
+        assert!(!flight.is_open(), "100 are unacknowledged");
+        for (load, id) in ids.iter().enumerate().rev() {
+            assert_eq!(flight.acknowledged(*id), Some(load as u32));
+            assert_eq!(flight.acknowledged(*id), None, "once");
+        }
+        assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn an_id_in_use_is_never_given_again() {
+        let (mut flight, mut library) = (Flight::new(3), Library { last: 0, window: 3 });
+        for load in 0..3 {
+            send(&mut flight, &mut library, load);
+        }
+        assert_eq!(flight.acknowledged(2), Some(1));
+        assert!(!flight.is_open(), "the next id is 1, which is in use");
+        assert_eq!(flight.acknowledged(1), Some(0));
+        assert_eq!(send(&mut flight, &mut library, 3), 1);
+        assert_eq!(send(&mut flight, &mut library, 4), 2);
+        assert!(!flight.is_open(), "3 is in use");
+    }
+
+    #[test]
+    fn what_needs_no_acknowledgement_has_no_id_and_subscriptions_have_one() {
+        let (mut flight, mut library) = (Flight::new(2), Library { last: 0, window: 2 });
+        flight.used(library.id());
+        flight.give(7, false);
+        assert_eq!(flight.sent(0), Some(7));
+        assert_eq!(send(&mut flight, &mut library, 8), 2);
+        assert_eq!(flight.unacknowledged(), 1);
+    }
+}

@@ -1,0 +1,21 @@
+//! Uplinks over MQTT through the real binary, against Mosquitto with mutual TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise"
+)]
+#![allow(dead_code, reason = "the support modules serve several targets")]
+
+mod broker;
+mod kills;
+mod pki;
+mod proxies;
+#[path = "../support/proxy.rs"]
+mod proxy;
+mod refusals;
+mod site;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,149 @@
+//! Proxies as closed networks have them: HTTP CONNECT (RFC 9110) and SOCKS5 (RFC 1928) with user and password
+//! (RFC 1929). They know one name more than the system does: `far.test` is this machine.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub struct Proxy {
+    pub address: SocketAddr,
+    /// Connections that were let through, and such that were not.
+    pub passed: Arc<AtomicUsize>,
+    pub refused: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Http,
+    Socks5,
+}
+
+/// What a client has to say.
+pub const LOGIN: &str = "gateway:open sesame";
+
+impl Proxy {
+    pub fn start(kind: Kind) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (passed, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = (Arc::clone(&passed), Arc::clone(&refused));
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (passed, refused) = counts.clone();
+                std::thread::spawn(move || {
+                    let Ok(mut client) = client else { return };
+                    let upstream = match kind {
+                        Kind::Http => connect(&mut client),
+                        Kind::Socks5 => socks5(&mut client),
+                    };
+                    match upstream {
+                        Some(upstream) => {
+                            passed.fetch_add(1, Ordering::Relaxed);
+                            copy(client, upstream);
+                        }
+                        None => {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, passed, refused }
+    }
+
+    pub fn url(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Http => format!("http://{}", self.address),
+            Kind::Socks5 => format!("socks5://{}", self.address),
+        }
+    }
+}
+
+fn dial(host: &str, port: u16) -> Option<TcpStream> {
+    let host = if host == "far.test" { "127.0.0.1" } else { host };
+    TcpStream::connect((host, port)).ok()
+}
+
+fn connect(client: &mut TcpStream) -> Option<TcpStream> {
+    use base64::Engine as _;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let login = base64::engine::general_purpose::STANDARD.encode(LOGIN);
+    if !head.to_lowercase().contains("proxy-authorization: basic") || !head.contains(&login) {
+        client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").ok()?;
+        return None;
+    }
+    let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
+    let (host, port) = target.rsplit_once(':')?;
+    match dial(host, port.parse().ok()?) {
+        Some(upstream) => {
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+            Some(upstream)
+        }
+        None => {
+            client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").ok()?;
+            None
+        }
+    }
+}
+
+fn socks5(client: &mut TcpStream) -> Option<TcpStream> {
+    fn bytes(client: &mut TcpStream, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        client.read_exact(&mut bytes).ok()?;
+        Some(bytes)
+    }
+    let hello = bytes(client, 2)?;
+    let methods = bytes(client, usize::from(hello[1]))?;
+    if !methods.contains(&2) {
+        client.write_all(&[5, 0xff]).ok()?;
+        return None;
+    }
+    client.write_all(&[5, 2]).ok()?;
+    let user = bytes(client, 2)?[1];
+    let user = bytes(client, usize::from(user))?;
+    let password = bytes(client, 1)?[0];
+    let password = bytes(client, usize::from(password))?;
+    if [user.as_slice(), password.as_slice()].join(&b':') != LOGIN.as_bytes() {
+        client.write_all(&[1, 1]).ok()?;
+        return None;
+    }
+    client.write_all(&[1, 0]).ok()?;
+    let request = bytes(client, 4)?;
+    let host = match request[3] {
+        1 => bytes(client, 4)?.iter().map(u8::to_string).collect::<Vec<_>>().join("."),
+        3 => {
+            let length = bytes(client, 1)?[0];
+            String::from_utf8(bytes(client, usize::from(length))?).ok()?
+        }
+        _ => return None,
+    };
+    let port = bytes(client, 2)?;
+    match dial(&host, u16::from_be_bytes([port[0], port[1]])) {
+        Some(upstream) => {
+            client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
+            Some(upstream)
+        }
+        None => {
+            client.write_all(&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
+            None
+        }
+    }
+}
+
+fn copy(client: TcpStream, upstream: TcpStream) {
+    let one_way = |mut from: TcpStream, mut to: TcpStream| {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    };
+    let (back_from, back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+    let back = std::thread::spawn(move || one_way(back_from, back_to));
+    one_way(client, upstream);
+    let _ = back.join();
+}
