@@ -25,6 +25,9 @@ unit() { in_machine systemctl show fogbeat --value -p "$1"; }
 ask() { in_machine fogbeat status --json | json "$1"; }
 publish() { in_machine mosquitto_pub -h 127.0.0.1 -q 1 -u strap-1 -P "$secret" -t hr/strap-1 -m '{"bpm":71}'; }
 install_package() { in_machine env DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold -i "$1"; }
+exported() { in_machine fogbeat journal export | grep -c '"device":"strap-1"'; }
+enabled_and_active() { echo "$(in_machine systemctl is-enabled fogbeat) $(in_machine systemctl is-active fogbeat)"; }
+pages() { dpkg-deb -c "$first" | grep -c 'man1/fogbeat.*[.]1[.]gz'; }
 version() { in_machine dpkg-query -f '${Status} ${Version}' -W fogbeat; }
 # Delivered or not: what a reader of the state directory finds.
 owner() { in_machine stat -c %U:%G:%a "$1"; }
@@ -40,14 +43,14 @@ if [ "$profile" = release ]; then
     check "the binary has at most 12 MB" below 12000001 stat -c %s target/deb/fogbeat
     check "the package has at most 4 MB" below 4000001 stat -c %s "$first"
 fi
-check "a page for every command" at_least 20 sh -c "dpkg-deb -c $first | grep -c 'man1/fogbeat.*[.]1[.]gz'"
+check "a page for every command" at_least 20 pages
 
 machine_boot "$name" || exit 1
 cp "$first" "$second" "$root/root/"
 
 section "install"
 check "it installs" succeeds install_package /root/first.deb
-check "the service is enabled and ready" equals "enabled active" sh -c "echo $(in_machine systemctl is-enabled fogbeat) $(in_machine systemctl is-active fogbeat)"
+check "the service is enabled and ready" equals "enabled active" enabled_and_active
 check "the user is there" match fogbeat in_machine getent passwd fogbeat
 check "the state directory is the service's alone" equals fogbeat:fogbeat:700 owner /var/lib/fogbeat
 check "the socket is for the group" equals fogbeat:fogbeat:660 owner /run/fogbeat/fogbeat.sock
@@ -67,7 +70,7 @@ check "to the newer one" equals "install ok installed 0.1.0+test" version
 check "the new binary runs" not_equals "$pid" unit MainPID
 check "the configuration is as it was edited" match "# kept" in_machine tail -1 /etc/fogbeat/fogbeat.toml
 check "the gateway is the same" equals "$id" ask gateway
-check "its readings are there" equals 1 sh -c "$(declare -f machine_do); MACHINES=$MACHINES; machine_do $name fogbeat journal export | grep -c strap-1"
+check "its readings are there" equals 1 exported
 check "and its devices" succeeds publish
 
 section "remove"
@@ -80,6 +83,6 @@ check "as the same gateway" within 10 equals "$id" ask gateway
 
 section "purge"
 check "it is purged" succeeds in_machine dpkg -P fogbeat
-check "nothing is left" equals "" in_machine find / -xdev \( -name 'fogbeat*' -o -name '_fogbeat' \) -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/var/log/*'
+check "nothing is left" equals "" in_machine find / -xdev \( -name 'fogbeat*' -o -name '_fogbeat' \) -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/var/log/*' -not -path '/var/cache/man/*'
 check "and nothing has failed" equals running in_machine systemctl is-system-running
 verdict
