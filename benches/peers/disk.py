@@ -35,6 +35,7 @@ class Disk:
 
     def attach(self):
         self.device = run("losetup", "--find", "--show", str(self.image))
+        self.since = self.counted()
         patiently("mount", self.device, str(self.mount))
 
     def detach(self):
@@ -43,10 +44,14 @@ class Disk:
         # At once, or when nobody has it any more: another mount namespace may have a copy of the mount.
         run("losetup", "-d", self.device)
 
-    def written(self) -> int:
-        """Bytes written to the device so far."""
+    def counted(self) -> int:
+        """Bytes written to the device since this machine knows it."""
         stat = pathlib.Path(f"/sys/block/{os.path.basename(self.device)}/stat").read_text().split()
-        return self.before + int(stat[6]) * 512
+        return int(stat[6]) * 512
+
+    def written(self) -> int:
+        """Bytes written to the disk so far."""
+        return self.before + self.counted() - self.since
 
     def used(self) -> int:
         total = 0

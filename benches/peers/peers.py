@@ -39,7 +39,7 @@ class Peer:
 
 class Fogbeat(Peer):
     name, form = "fogbeat", "fogbeat"
-    note = "batches of 10 s, else default settings"
+    note = "batches of 10 s, else default settings; what comes twice has the same id; 32 MB on disk are its reserve against a full disk"
 
     def prepare(self, state, place):
         config = place / "fogbeat.toml"
