@@ -22,6 +22,7 @@ pub mod journal;
 pub mod net;
 pub mod privacy;
 pub mod reading;
+pub mod relayed;
 pub mod source;
 pub mod state;
 pub mod telemetry;

@@ -129,6 +129,10 @@ pub(super) struct Driver<U, F> {
     holds_lines: bool,
     /// What comes next waits for the clock: not looked at before this moment.
     held: Option<Instant>,
+    /// Told when another gateway has handed in a batch.
+    members: Option<watch::Receiver<u64>>,
+    /// The last job was such a batch: now it is our own readings' turn.
+    member_last: bool,
 }
 
 impl<U: Uplink, F: Feed> Driver<U, F> {
@@ -144,6 +148,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let watermark = feed.watermark();
         let pace = Pace::new(*watermark.borrow(), Instant::now());
         let limits = uplink.limits();
+        let members = feed.member_changes();
         let workshop = Workshop::new(
             Arc::clone(&feed),
             Arc::clone(&clock),
@@ -180,6 +185,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             waiting: None,
             exhausted: None,
             held: None,
+            members,
+            member_last: false,
         })
     }
 
@@ -231,6 +238,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     /// Holds no reading any more; goes on later as after a start.
     fn let_go(&mut self) {
         self.window.clear();
+        self.feed.let_members_go();
         self.board.open_batches(0);
         self.again = self.feed.open().into();
         if let Some(workshop) = &mut self.workshop {
@@ -277,6 +285,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             && self.again.is_empty()
             && !self.holds_lines
             && !self.something_new()
+            && !self.feed.has_members()
     }
 
     /// The next attempt would come after the deadline: no use in waiting for it.
@@ -345,10 +354,13 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             self.waiting = None;
         }
         self.board.waiting_since(self.window.front().map(|sent| sent.since).or(self.waiting));
-        let Some(job) = self.job(now, new) else { return };
+        let Some(job) = self.next_job(now, new) else { return };
         let Some(mut workshop) = self.workshop.take() else { return };
-        // What becomes durable during the read is seen at the next look.
-        self.exhausted = Some(*self.watermark.borrow());
+        self.member_last = job == Job::Member;
+        if !self.member_last {
+            // What becomes durable during the read is seen at the next look.
+            self.exhausted = Some(*self.watermark.borrow());
+        }
         self.work = Some(self.hands.give(move || {
             let outcome = workshop.work(job);
             (workshop, outcome)
@@ -357,13 +369,25 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Whether another batch may be begun.
     fn may_begin(&self, now: Instant) -> bool {
+        self.has_room(now) && self.held.is_none()
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
         let failing = self.backoff.failures() > 0;
         self.workshop.is_some()
             && !self.hold.wanted()
             && !self.paused(now)
-            && self.held.is_none()
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
+    }
+
+    /// Our own readings and other gateways' batches by turns.
+    fn next_job(&self, now: Instant, new: bool) -> Option<Job> {
+        let member = || (self.has_room(now) && self.feed.has_members()).then_some(Job::Member);
+        match self.member_last {
+            true => self.job(now, new).or_else(member),
+            false => member().or_else(|| self.job(now, new)),
+        }
     }
 
     fn job(&self, now: Instant, new: bool) -> Option<Job> {
@@ -387,9 +411,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.work = None;
         self.position = workshop.position();
         self.holds_lines = workshop.holds_lines();
-        let held = workshop.held().filter(|_| matches!(outcome, Outcome::Exhausted));
-        self.held = held.map(|left| Instant::now() + left.min(HELD_INTERVAL));
-        self.board.waits_for_clock(held.is_some());
+        if !self.member_last {
+            let held = workshop.held().filter(|_| matches!(outcome, Outcome::Exhausted));
+            self.held = held.map(|left| Instant::now() + left.min(HELD_INTERVAL));
+            self.board.waits_for_clock(held.is_some());
+        }
         self.workshop = Some(workshop);
         let since = self.waiting.unwrap_or_else(Instant::now);
         // With an empty window it was the journal or the cursor that failed, and it does no longer.
@@ -398,6 +424,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             self.board.working(State::Idle);
         }
         match outcome {
+            Outcome::Built(batch) if self.member_last => {
+                let taken = vec![false; batch.members.len()];
+                self.window.push_back(Sent { batch, taken, since: Instant::now() });
+                self.board.open_batches(self.window.len());
+            }
             Outcome::Built(batch) => {
                 self.exhausted = None;
                 self.waiting = None;
@@ -544,6 +575,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             () = self.hold.changed() => Event::Look,
             () = tokio::time::sleep_until(timer) => Event::Look,
             () = changed(&mut self.watermark) => Event::Look,
+            () = changed_if(&mut self.members) => Event::Look,
         }
     }
 }
@@ -569,6 +601,13 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     }
 }
 
+async fn changed_if<T>(receiver: &mut Option<watch::Receiver<T>>) {
+    match receiver {
+        Some(receiver) => changed(receiver).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a short piece of blocking work off the runtime; a panic inside goes on here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
@@ -578,7 +617,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Evenly from 0 to 1; the middle when the system has no randomness to give.
-fn random_share() -> f64 {
+pub(super) fn random_share() -> f64 {
     getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 

@@ -45,6 +45,7 @@ use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
+use crate::relayed::Shelf;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
@@ -203,6 +204,22 @@ pub fn spawn(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SpawnError> {
+    spawn_relaying(config, batch, origin, journal, None, clock, metrics)
+}
+
+/// As [`spawn`], for an uplink that also gets the batches of other gateways.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_relaying(
+    config: &config::Uplink,
+    batch: &config::Batch,
+    origin: &Origin,
+    journal: &Journal,
+    members: Option<&Shelf>,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Handle, SpawnError> {
     let name = config.name().to_owned();
     let start = match config.from {
         config::From::Oldest => StartAt::Oldest,
@@ -212,7 +229,9 @@ pub fn spawn(
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
     cursor.set_required(config.required);
     let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
-    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms));
+    let concealed = pseudonyms.clone();
+    let members = members.map(|shelf| shelf.lane(&name, config.from, largest_member(config)));
+    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms, members));
     let settings = driver::Settings {
         name: name.clone(),
         encoding: config.encoding,
@@ -225,8 +244,15 @@ pub fn spawn(
         stuck_interval: driver::STUCK_INTERVAL,
         housekeeping: driver::HOUSEKEEPING,
     };
-    let start_mqtt = |connection: mqtt::Settings, feed, settings, clock: Arc<dyn Clock>| {
-        let uplink = mqtt::Mqtt::start(connection, Arc::clone(&clock), &metrics.mqtt);
+    let start_mqtt = |connection, live: &Option<config::Live>, feed, settings, clock: Arc<dyn Clock>| {
+        let live = live.clone().map(|config| {
+            (
+                config,
+                mqtt::LiveSource { live: journal.live(), journal: journal.clone(), pseudonyms: concealed },
+            )
+        });
+        let clock_too = Arc::clone(&clock);
+        let uplink = mqtt::Mqtt::start(connection, live, &origin.gateway, clock_too, &metrics.mqtt);
         start_task(uplink, feed, settings, clock, metrics)
     };
     match &config.kind {
@@ -234,17 +260,31 @@ pub fn spawn(
             let uplink = directory::Directory::new(&name, directory, origin, metrics.lake.clone());
             start_task(uplink, feed, settings, clock, metrics)
         }
-        config::UplinkKind::Firehose(firehose) => {
-            start_task(firehose::Firehose::new(firehose), feed, settings, clock, metrics)
-        }
+        config::UplinkKind::Firehose(firehose) => start_task(
+            firehose::Firehose::configured(firehose, &origin.gateway),
+            feed,
+            settings,
+            clock,
+            metrics,
+        ),
         config::UplinkKind::IotCore(iot) => {
-            start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), feed, settings, clock)
+            start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), &iot.live, feed, settings, clock)
         }
         config::UplinkKind::Mqtt(broker) => {
-            start_mqtt(mqtt::Settings::broker(&name, broker, origin), feed, settings, clock)
+            start_mqtt(mqtt::Settings::broker(&name, broker, origin), &broker.live, feed, settings, clock)
         }
     }
     .map_err(|source| SpawnError::Setup { name, source })
+}
+
+/// Largest member that an uplink takes, bytes.
+fn largest_member(config: &config::Uplink) -> usize {
+    match &config.kind {
+        config::UplinkKind::Directory(_) => directory::LIMITS.member_bytes,
+        config::UplinkKind::Firehose(_) => firehose::LIMITS.member_bytes,
+        config::UplinkKind::IotCore(_) => mqtt::IOT_CORE_MEMBER,
+        config::UplinkKind::Mqtt(broker) => usize::try_from(broker.max_member.as_u64()).unwrap_or(usize::MAX),
+    }
 }
 
 fn start_task<U: Uplink, F: feed::Feed>(

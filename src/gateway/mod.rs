@@ -11,6 +11,7 @@ mod accounted;
 mod answer;
 mod intake;
 pub mod look;
+mod members;
 mod notify;
 mod reload;
 mod signals;
@@ -78,6 +79,8 @@ pub enum GatewayError {
     Mapping(String),
     #[error(transparent)]
     Uplink(#[from] forward::SpawnError),
+    #[error("batches of other gateways cannot be kept in {path}: {source}")]
+    Members { path: PathBuf, source: io::Error },
     #[error("uplinks are to be told pseudonyms in place of names: {0}")]
     Pseudonyms(#[from] KeyError),
     #[error(transparent)]
@@ -212,6 +215,11 @@ impl Gateway {
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);
+        let members = members::open(&config, setup.state.path()).await?;
+        if let Some(members) = &members {
+            members.metrics().register(&mut registry);
+            stages.start("members", members::supervise(members.clone(), stopped.clone()));
+        }
         let mut uplinks = Vec::new();
         let placed = journal.uplinks();
         for uplink in &config.uplinks {
@@ -224,10 +232,21 @@ impl Gateway {
                 };
                 scribe.note(&Who::me(), &act, Outcome::Done);
             }
-            uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
+            let members = members.as_ref();
+            uplinks.push(forward::spawn_relaying(
+                uplink,
+                &config.batch,
+                &origin,
+                &journal,
+                members,
+                clock,
+                &metrics,
+            )?);
         }
 
-        let intake = Intake::start(&config, &id, &setup.state, &journal, &clock, &mut registry).await?;
+        let shelf = members.as_ref();
+        let intake =
+            Intake::start(&config, &id, &setup.state, &journal, shelf, &clock, &mut registry).await?;
 
         let sources = Arc::new(Sources {
             gateway: id,
@@ -240,6 +259,7 @@ impl Gateway {
             listener: intake.listener(),
             externals: intake.externals(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
+            members,
             scribe,
             state_dir: setup.state.path().to_owned(),
             lakes: config.lakes(),

@@ -14,6 +14,7 @@ use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
+use crate::relayed::{self, Shelf};
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
@@ -40,6 +41,9 @@ pub struct Status {
     pub listener: Option<mqtt::Status>,
     pub external_brokers: Vec<mqtt::ExternalStatus>,
     pub uplinks: Vec<forward::Status>,
+    /// Batches of other gateways; left out where none are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<relayed::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
     /// Where the audit log ends: what is noted down elsewhere tells later whether it was written anew.
@@ -79,6 +83,7 @@ pub struct Sources {
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
     pub uplinks: Vec<forward::Watcher>,
+    pub members: Option<Shelf>,
     pub scribe: Scribe,
     pub state_dir: PathBuf,
     /// Directory uplinks' lakes, by the uplinks' names.
@@ -107,6 +112,7 @@ impl Sources {
             listener: self.listener.as_ref().map(mqtt::Handle::status),
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
+            members: self.members.as_ref().map(Shelf::status),
             left_behind: self.left_behind(),
             audit: self.scribe.head(),
         }

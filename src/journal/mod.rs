@@ -38,6 +38,7 @@ mod generation;
 mod identity;
 mod intake;
 mod keys;
+mod live;
 mod manifest;
 mod mark;
 mod metrics;
@@ -73,6 +74,7 @@ pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use erase::{EraseError, Erased};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
+pub use live::Live;
 pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
@@ -148,6 +150,8 @@ struct Inner {
     repair: Notify,
     /// What is started as the child that salvages.
     program: OnceLock<Program>,
+    /// Newest readings, once somebody wants to show them.
+    live: OnceLock<Arc<Live>>,
 }
 
 /// Closes groups when they are due; awaited by whoever owns the journal.
@@ -280,6 +284,7 @@ impl Journal {
             quarantine: settings.quarantine.as_u64(),
             repair: Notify::new(),
             program: OnceLock::new(),
+            live: OnceLock::new(),
         };
         let journal = Self { inner: Arc::new(inner) };
         for cursor in journal.inner.cursors.list() {
@@ -298,6 +303,11 @@ impl Journal {
         });
     }
 
+    /// The newest reading of each device, from now on.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(self.inner.live.get_or_init(Arc::default))
+    }
+
     pub fn devices(&self) -> &Devices {
         &self.inner.devices
     }
@@ -306,6 +316,9 @@ impl Journal {
     /// Waits only while the open group is full (the disk cannot keep up): that is the back-pressure.
     pub async fn append(&self, readings: &mut Vec<Reading>, out: &mut Vec<Appended>) {
         let before = out.len();
+        if let Some(live) = self.inner.live.get() {
+            live.note(readings);
+        }
         self.inner.intake.append(readings, out).await;
         let duplicates = out.iter().skip(before).filter(|appended| appended.duplicate).count();
         if duplicates > 0 {

@@ -10,7 +10,10 @@
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
 mod broker;
+mod credentials;
 mod kills;
+mod levels;
+mod live;
 mod pki;
 mod proxies;
 #[path = "../support/proxy.rs"]
@@ -19,3 +22,5 @@ mod refusals;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/venv.rs"]
+mod venv;

@@ -14,12 +14,15 @@ use super::Place;
 use super::Settings;
 use super::certificate::{Certificates, Trial};
 use super::flight::Flight;
+use super::live;
 use super::pace::Pace;
 use super::session::{NoSession, Session, context};
 use super::status::Board;
 use super::verdict::{self, Verdict};
 use super::wire::{Event, PublishAnswer, publish_bytes};
 use crate::clock::Clock;
+use crate::forward::driver::random_share;
+use crate::forward::retry::{self, Backoff};
 use crate::forward::{Delivery, Member};
 
 /// AWS IoT takes one CONNECT a second of each client id.
@@ -36,6 +39,15 @@ pub(super) enum Command {
     },
     /// Say goodbye and end.
     Close(oneshot::Sender<()>),
+}
+
+/// What is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// A member of the delivery.
+    Member(usize),
+    /// A live value: nobody waits for it.
+    Live,
 }
 
 /// One delivery.
@@ -60,7 +72,7 @@ enum Left {
 /// One connection while it is used.
 struct Use {
     session: Session,
-    flight: Flight<usize>,
+    flight: Flight<Load>,
     /// Plain bytes of all publishes given.
     given: u64,
     /// Of these, what had not passed when that was last looked at.
@@ -84,6 +96,11 @@ pub(super) struct Link {
     /// Connections in a row on which something was published and nothing acknowledged.
     unanswered: u32,
     attempted: Option<Instant>,
+    live: Option<live::Lane>,
+    /// Of connections that are made without a delivery to make.
+    backoff: Backoff,
+    /// When the next of these is tried.
+    standing: Instant,
 }
 
 impl Link {
@@ -91,6 +108,7 @@ impl Link {
         settings: Settings,
         commands: mpsc::Receiver<Command>,
         board: Board,
+        live: Option<live::Lane>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let pace = Pace::new(settings.rates, Instant::now());
@@ -104,7 +122,15 @@ impl Link {
             job: None,
             unanswered: 0,
             attempted: None,
+            live,
+            backoff: Backoff::new(retry::Limits::default()),
+            standing: Instant::now(),
         }
+    }
+
+    /// A connection is wanted without anything to deliver.
+    fn stands(&self) -> bool {
+        self.live.is_some()
     }
 
     /// Until the uplink is closed or gone.
@@ -112,14 +138,19 @@ impl Link {
         let mut renew = false;
         loop {
             if self.job.is_none() && !renew {
-                match self.commands.recv().await {
-                    Some(Command::Deliver { members, answer }) => self.take(members, answer),
-                    Some(Command::Close(done)) => return closed(Some(done)),
-                    None => return,
+                let stands = self.stands();
+                tokio::select! {
+                    command = self.commands.recv() => match command {
+                        Some(Command::Deliver { members, answer }) => self.take(members, answer),
+                        Some(Command::Close(done)) => return closed(Some(done)),
+                        None => return,
+                    },
+                    () = tokio::time::sleep_until(self.standing), if stands => {}
                 }
             }
             let left = match self.connect().await {
                 Ok(session) => {
+                    self.backoff.succeeded();
                     self.board.connected(true);
                     let left = self.serve(session).await;
                     self.board.connected(false);
@@ -130,7 +161,11 @@ impl Link {
             self.board.count_wire();
             renew = matches!(left, Left::Renew);
             match left {
-                Left::Lost(verdict) => self.fail(&verdict),
+                Left::Lost(verdict) => {
+                    self.standing = Instant::now() + self.backoff.failed(random_share());
+                    tracing::debug!(uplink = %self.settings.name, "{}", verdict.failure.message);
+                    self.fail(&verdict);
+                }
                 Left::Renew => {}
                 Left::Closing(done) => return closed(done),
             }
@@ -235,6 +270,7 @@ impl Link {
                 in_use.session.close().await;
                 break Left::Renew;
             }
+            self.publish_live(&mut in_use, now);
             self.publish(&mut in_use, now);
             if let Some(verdict) = self.stalled(&in_use, now) {
                 break Left::Lost(verdict);
@@ -265,6 +301,30 @@ impl Link {
         }
     }
 
+    /// Live values go first, as far as the number of publishes allows it.
+    fn publish_live(&mut self, in_use: &mut Use, now: Instant) {
+        let Some(lane) = &mut self.live else { return };
+        lane.look(now);
+        if in_use.renew
+            || !lane.is_due()
+            || !in_use.flight.is_open_unacknowledged()
+            || in_use.unwritten() > UNWRITTEN
+            || !self.pace.may_urgent(now)
+        {
+            return;
+        }
+        let Some((topic, payload)) = lane.next(now) else { return };
+        let size = publish_bytes(self.settings.version, &topic, payload.len(), false);
+        if in_use.session.client.publish(&topic, payload, false).is_err() {
+            return;
+        }
+        in_use.flight.give(Load::Live, false);
+        in_use.given += size as u64;
+        in_use.behind = in_use.unwritten();
+        self.pace.take(size, now);
+        self.board.sent_live();
+    }
+
     /// Gives the connection what may go now.
     fn publish(&mut self, in_use: &mut Use, now: Instant) {
         while let Some(member) = self.next(in_use, now) {
@@ -285,7 +345,7 @@ impl Link {
             if in_use.flight.is_empty() {
                 in_use.progress = now;
             }
-            in_use.flight.give(member, true);
+            in_use.flight.give(Load::Member(member), true);
             in_use.given += size as u64;
             in_use.behind = in_use.unwritten();
             in_use.sent = true;
@@ -305,6 +365,10 @@ impl Link {
     /// When to look again although nothing happened.
     fn wake(&mut self, in_use: &mut Use, now: Instant) -> Instant {
         let mut wake = in_use.look;
+        if let Some(lane) = &self.live {
+            // What is due and may not go yet waits for an event or for the number of publishes.
+            wake = wake.min(lane.wake());
+        }
         let waits = self.job.as_ref().is_some_and(|job| !job.waiting.is_empty());
         if waits && in_use.flight.is_open() && !in_use.renew && in_use.unwritten() <= UNWRITTEN {
             wake = self.pace.wait(now).map_or(wake, |at| at.min(wake));
@@ -329,7 +393,7 @@ impl Link {
             Event::Acknowledged { id, answer } => {
                 in_use.progress = Instant::now();
                 in_use.acknowledged = true;
-                if let Some(member) = in_use.flight.acknowledged(id) {
+                if let Some(Load::Member(member)) = in_use.flight.acknowledged(id) {
                     self.answered(member, answer);
                 }
             }

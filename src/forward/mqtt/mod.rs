@@ -16,6 +16,7 @@
 mod certificate;
 mod flight;
 mod link;
+mod live;
 mod pace;
 mod relay;
 mod session;
@@ -37,12 +38,13 @@ use crate::net::IdentityFiles;
 use link::{Command, Link};
 use pace::Rates;
 
+pub(crate) use live::Source as LiveSource;
 pub use status::{LinkStatus, Metrics};
 
 /// Publishes without their PUBACK (AWS IoT Core quota per connection; a broker may say less).
 const WINDOW: u16 = 100;
 /// Largest payload that AWS IoT Core takes, bytes.
-const IOT_CORE_MEMBER: usize = 128 * 1024;
+pub(super) const IOT_CORE_MEMBER: usize = 128 * 1024;
 /// Pings are free at AWS from 30 s on; a dead broker is noticed after at most two.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// ALPN name of MQTT with client certificates on port 443 (AWS IoT Core Developer Guide, "Device communication
@@ -189,8 +191,14 @@ pub struct Mqtt {
 }
 
 impl Mqtt {
-    /// Starts the task; nothing is asked of the network before the first delivery.
-    pub(crate) fn start(settings: Settings, clock: Arc<dyn Clock>, metrics: &Metrics) -> Self {
+    /// Starts the task. Without a live lane nothing is asked of the network before the first delivery.
+    pub(crate) fn start(
+        settings: Settings,
+        live: Option<(config::Live, LiveSource)>,
+        gateway: &str,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Self {
         let kind = match settings.place {
             Place::IotCore { .. } => "iot_core",
             Place::Broker => "mqtt",
@@ -200,7 +208,9 @@ impl Mqtt {
         let (commands, receiver) = mpsc::channel(1);
         let board = status::Board::new(&settings, metrics);
         let status = board.subscribe();
-        let task = tokio::spawn(Link::new(settings, receiver, board, clock).run());
+        let live =
+            live.map(|(config, source)| live::Lane::new(&config, source, gateway, &settings.client_id));
+        let task = tokio::spawn(Link::new(settings, receiver, board, live, clock).run());
         Self { kind, member_bytes, commands, status, task: Some(task) }
     }
 

@@ -35,6 +35,7 @@ use super::users::{Users, UsersError};
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::Journal;
+use crate::relayed::Shelf;
 
 /// How often removed devices and expired sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -138,6 +139,12 @@ impl Handle {
         }
     }
 
+    /// Batches of other gateways are taken from now on, and kept there.
+    pub fn take_members(&self, shelf: Shelf) {
+        // A second shelf would be a second truth: the first one stays.
+        let _ = self.shared.members.set(shelf);
+    }
+
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics.clone()
     }
@@ -220,6 +227,7 @@ impl Listener {
                 ring: Ring::default(),
                 limits,
                 anonymous: settings.anonymous,
+                members: std::sync::OnceLock::new(),
             }),
         };
         Ok(Self { plain, tls, handle })
