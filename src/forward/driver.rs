@@ -27,6 +27,7 @@ use super::{Delivery, Failure, Limits, Origin, SetupError, Uplink};
 use crate::clock::Clock;
 use crate::config::Encoding;
 use crate::journal::{Bounds, Seq};
+use crate::remote::Desired;
 
 /// How often a failure that somebody must mend is tried again.
 pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     pub(super) name: String,
     pub(super) encoding: Encoding,
     pub(super) policy: Policy,
+    /// Settings from afar, which come before the file's.
+    pub(super) remote: Option<watch::Receiver<Arc<Desired>>>,
     pub(super) origin: Origin,
     pub(super) retry: retry::Limits,
     pub(super) stuck_interval: Duration,
@@ -292,13 +295,27 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     fn is_hopeless(&self) -> bool {
         let deadline = *self.draining.borrow();
         let idle = self.work.is_none() && self.call.is_none();
-        idle && deadline.zip(self.pause).is_some_and(|(deadline, pause)| pause >= deadline)
+        let late = deadline.zip(self.pause).is_some_and(|(deadline, pause)| pause >= deadline);
+        idle && (late || deadline.is_some() && self.paused_from_afar())
     }
 
     /// The journal may hold something behind the workshop's position.
     fn something_new(&self) -> bool {
         let watermark = *self.watermark.borrow();
         watermark > self.position && self.exhausted != Some(watermark)
+    }
+
+    /// Somebody wants nothing to be sent.
+    fn paused_from_afar(&self) -> bool {
+        self.settings.remote.as_ref().is_some_and(|remote| remote.borrow().paused(&self.settings.name))
+    }
+
+    /// When batches are closed, as it is in force.
+    fn policy(&self) -> Policy {
+        let remote = self.settings.remote.as_ref();
+        let max_age = remote.and_then(|remote| remote.borrow().batch.as_ref().map(|batch| batch.max_age));
+        let policy = self.settings.policy;
+        Policy { max_age: max_age.unwrap_or(policy.max_age), ..policy }
     }
 
     fn paused(&self, now: Instant) -> bool {
@@ -377,6 +394,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.workshop.is_some()
             && !self.hold.wanted()
             && !self.paused(now)
+            && !self.paused_from_afar()
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
     }
@@ -399,11 +417,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
         let waiting = now.saturating_duration_since(self.waiting?);
         let draining = self.draining.borrow().is_some();
-        if self.settings.policy.due(waiting, draining).is_some() {
+        if self.policy().due(waiting, draining).is_some() {
             return Some(Job::Close);
         }
         let enough = new && ahead(self.position, *self.watermark.borrow()) >= READ_AHEAD;
-        let calm = self.pace.wait(self.settings.policy.max_age, now).is_none();
+        let calm = self.pace.wait(self.policy().max_age, now).is_none();
         (enough && calm).then_some(Job::Fill)
     }
 
@@ -453,7 +471,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Sends what is in the window and not taken, as much as one delivery may carry.
     fn start_delivery(&mut self, now: Instant) {
-        if self.paused(now) || self.call.is_some() || self.hold.wanted() {
+        if self.paused(now) || self.call.is_some() || self.hold.wanted() || self.paused_from_afar() {
             return;
         }
         let mut members: Vec<Member> = Vec::new();
@@ -550,8 +568,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
         match self.waiting {
             Some(since) if self.may_begin(now) => {
-                let due = since + self.settings.policy.max_age;
-                self.pace.wait(self.settings.policy.max_age, now).map_or(due, |calm| calm.min(due))
+                let due = since + self.policy().max_age;
+                self.pace.wait(self.policy().max_age, now).map_or(due, |calm| calm.min(due))
             }
             _ => now + FAR,
         }
@@ -576,6 +594,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             () = tokio::time::sleep_until(timer) => Event::Look,
             () = changed(&mut self.watermark) => Event::Look,
             () = changed_if(&mut self.members) => Event::Look,
+            () = changed_if(&mut self.settings.remote) => Event::Look,
         }
     }
 }

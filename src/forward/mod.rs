@@ -21,7 +21,7 @@ mod hands;
 mod hold;
 mod label;
 pub mod member;
-mod mqtt;
+pub(crate) mod mqtt;
 mod pace;
 mod patience;
 pub mod retry;
@@ -46,6 +46,7 @@ use crate::journal::{CursorError, Journal, StartAt};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
 use crate::relayed::Shelf;
+use crate::remote::Remote;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
@@ -204,19 +205,28 @@ pub fn spawn(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SpawnError> {
-    spawn_relaying(config, batch, origin, journal, None, clock, metrics)
+    spawn_beside(config, batch, origin, journal, &Beside::default(), clock, metrics)
 }
 
-/// As [`spawn`], for an uplink that also gets the batches of other gateways.
+/// What an uplink may have beside its own readings.
+#[derive(Default)]
+pub struct Beside {
+    /// Batches of other gateways.
+    pub members: Option<Shelf>,
+    /// Settings from afar.
+    pub remote: Option<Remote>,
+}
+
+/// As [`spawn`], for a gateway that takes batches of others, or settings from afar.
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_relaying(
+pub fn spawn_beside(
     config: &config::Uplink,
     batch: &config::Batch,
     origin: &Origin,
     journal: &Journal,
-    members: Option<&Shelf>,
+    beside: &Beside,
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SpawnError> {
@@ -230,11 +240,12 @@ pub fn spawn_relaying(
     cursor.set_required(config.required);
     let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
     let concealed = pseudonyms.clone();
-    let members = members.map(|shelf| shelf.lane(&name, config.from, largest_member(config)));
+    let members = beside.members.as_ref().map(|shelf| shelf.lane(&name, config.from, largest_member(config)));
     let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms, members));
     let settings = driver::Settings {
         name: name.clone(),
         encoding: config.encoding,
+        remote: beside.remote.as_ref().map(Remote::watch),
         policy: batch::Policy {
             max_age: batch.max_age,
             max_bytes: usize::try_from(batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
@@ -244,15 +255,20 @@ pub fn spawn_relaying(
         stuck_interval: driver::STUCK_INTERVAL,
         housekeeping: driver::HOUSEKEEPING,
     };
-    let start_mqtt = |connection, live: &Option<config::Live>, feed, settings, clock: Arc<dyn Clock>| {
+    let start_mqtt = |connection,
+                      live: &Option<config::Live>,
+                      shadow,
+                      feed,
+                      settings,
+                      clock: Arc<dyn Clock>| {
         let live = live.clone().map(|config| {
             (
                 config,
                 mqtt::LiveSource { live: journal.live(), journal: journal.clone(), pseudonyms: concealed },
             )
         });
-        let clock_too = Arc::clone(&clock);
-        let uplink = mqtt::Mqtt::start(connection, live, &origin.gateway, clock_too, &metrics.mqtt);
+        let beside = mqtt::Beside { live, shadow, remote: beside.remote.clone(), clock: Arc::clone(&clock) };
+        let uplink = mqtt::Mqtt::start(connection, beside, &origin.gateway, &metrics.mqtt);
         start_task(uplink, feed, settings, clock, metrics)
     };
     match &config.kind {
@@ -267,12 +283,22 @@ pub fn spawn_relaying(
             clock,
             metrics,
         ),
-        config::UplinkKind::IotCore(iot) => {
-            start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), &iot.live, feed, settings, clock)
-        }
-        config::UplinkKind::Mqtt(broker) => {
-            start_mqtt(mqtt::Settings::broker(&name, broker, origin), &broker.live, feed, settings, clock)
-        }
+        config::UplinkKind::IotCore(iot) => start_mqtt(
+            mqtt::Settings::iot_core(&name, iot, origin),
+            &iot.live,
+            iot.shadow,
+            feed,
+            settings,
+            clock,
+        ),
+        config::UplinkKind::Mqtt(broker) => start_mqtt(
+            mqtt::Settings::broker(&name, broker, origin),
+            &broker.live,
+            false,
+            feed,
+            settings,
+            clock,
+        ),
     }
     .map_err(|source| SpawnError::Setup { name, source })
 }

@@ -14,6 +14,7 @@ pub mod look;
 mod members;
 mod notify;
 mod reload;
+mod remote;
 mod signals;
 mod stages;
 mod status;
@@ -220,6 +221,14 @@ impl Gateway {
             members.metrics().register(&mut registry);
             stages.start("members", members::supervise(members.clone(), stopped.clone()));
         }
+        let remote = remote::open(&config, setup.state.path()).await?;
+        if let Some(remote) = &remote {
+            stages.start(
+                "settings from afar",
+                remote::supervise(remote.clone(), journal.clone(), stopped.clone()),
+            );
+        }
+        let beside = forward::Beside { members: members.clone(), remote: remote.clone() };
         let mut uplinks = Vec::new();
         let placed = journal.uplinks();
         for uplink in &config.uplinks {
@@ -232,16 +241,8 @@ impl Gateway {
                 };
                 scribe.note(&Who::me(), &act, Outcome::Done);
             }
-            let members = members.as_ref();
-            uplinks.push(forward::spawn_relaying(
-                uplink,
-                &config.batch,
-                &origin,
-                &journal,
-                members,
-                clock,
-                &metrics,
-            )?);
+            let batch = &config.batch;
+            uplinks.push(forward::spawn_beside(uplink, batch, &origin, &journal, &beside, clock, &metrics)?);
         }
 
         let shelf = members.as_ref();
@@ -260,6 +261,7 @@ impl Gateway {
             externals: intake.externals(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
             members,
+            remote,
             scribe,
             state_dir: setup.state.path().to_owned(),
             lakes: config.lakes(),

@@ -15,6 +15,7 @@ use crate::journal::{Journal, JournalStatus};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
 use crate::relayed::{self, Shelf};
+use crate::remote::Remote;
 use crate::source::mqtt;
 use crate::telemetry::process::{self, Usage};
 
@@ -41,6 +42,9 @@ pub struct Status {
     pub listener: Option<mqtt::Status>,
     pub external_brokers: Vec<mqtt::ExternalStatus>,
     pub uplinks: Vec<forward::Status>,
+    /// Settings from afar; left out where none are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<crate::remote::Status>,
     /// Batches of other gateways; left out where none are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub members: Option<relayed::Status>,
@@ -63,6 +67,9 @@ impl Status {
     /// wears what is nobody's business either.
     pub fn without_payloads(mut self) -> Self {
         self.accounts.forget_devices();
+        if let Some(remote) = &mut self.remote {
+            remote.forget_devices();
+        }
         if let Some(listener) = &mut self.listener {
             listener.refused.clear();
         }
@@ -84,6 +91,7 @@ pub struct Sources {
     pub externals: Vec<mqtt::ExternalHandle>,
     pub uplinks: Vec<forward::Watcher>,
     pub members: Option<Shelf>,
+    pub remote: Option<Remote>,
     pub scribe: Scribe,
     pub state_dir: PathBuf,
     /// Directory uplinks' lakes, by the uplinks' names.
@@ -112,6 +120,7 @@ impl Sources {
             listener: self.listener.as_ref().map(mqtt::Handle::status),
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
+            remote: self.remote.as_ref().map(Remote::status),
             members: self.members.as_ref().map(Shelf::status),
             left_behind: self.left_behind(),
             audit: self.scribe.head(),

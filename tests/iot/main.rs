@@ -15,10 +15,12 @@ mod kills;
 mod levels;
 mod live;
 mod pki;
+mod provisioning;
 mod proxies;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod refusals;
+mod shadow;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;

@@ -17,6 +17,7 @@ use super::flight::Flight;
 use super::live;
 use super::pace::Pace;
 use super::session::{NoSession, Session, context};
+use super::shadow::Shadow;
 use super::status::Board;
 use super::verdict::{self, Verdict};
 use super::wire::{Event, PublishAnswer, publish_bytes};
@@ -48,6 +49,8 @@ enum Load {
     Member(usize),
     /// A live value: nobody waits for it.
     Live,
+    /// Something for the shadow.
+    Shadow,
 }
 
 /// One delivery.
@@ -97,6 +100,7 @@ pub(super) struct Link {
     unanswered: u32,
     attempted: Option<Instant>,
     live: Option<live::Lane>,
+    shadow: Option<Shadow>,
     /// Of connections that are made without a delivery to make.
     backoff: Backoff,
     /// When the next of these is tried.
@@ -109,6 +113,7 @@ impl Link {
         commands: mpsc::Receiver<Command>,
         board: Board,
         live: Option<live::Lane>,
+        shadow: Option<Shadow>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let pace = Pace::new(settings.rates, Instant::now());
@@ -123,6 +128,7 @@ impl Link {
             unanswered: 0,
             attempted: None,
             live,
+            shadow,
             backoff: Backoff::new(retry::Limits::default()),
             standing: Instant::now(),
         }
@@ -130,7 +136,7 @@ impl Link {
 
     /// A connection is wanted without anything to deliver.
     fn stands(&self) -> bool {
-        self.live.is_some()
+        self.live.is_some() || self.shadow.is_some()
     }
 
     /// Until the uplink is closed or gone.
@@ -253,6 +259,12 @@ impl Link {
     /// Uses a connection until it ends, or is left.
     async fn serve(&mut self, session: Session) -> Left {
         let now = Instant::now();
+        if let Some(shadow) = &mut self.shadow {
+            for filter in shadow.connected() {
+                // A queue that is full belongs to a connection that has ended.
+                let _ = session.client.subscribe(&filter);
+            }
+        }
         let mut in_use = Use {
             flight: Flight::new(session.window),
             session,
@@ -271,6 +283,7 @@ impl Link {
                 break Left::Renew;
             }
             self.publish_live(&mut in_use, now);
+            self.publish_shadow(&mut in_use);
             self.publish(&mut in_use, now);
             if let Some(verdict) = self.stalled(&in_use, now) {
                 break Left::Lost(verdict);
@@ -278,6 +291,7 @@ impl Link {
             let wake = self.wake(&mut in_use, now);
             tokio::select! {
                 event = in_use.session.events.recv() => match event {
+                    Some(Event::Message { topic, payload }) => self.heard_shadow(topic, payload).await,
                     Some(event) => self.heard(event, &mut in_use),
                     None => break self.lost(in_use).await,
                 },
@@ -323,6 +337,38 @@ impl Link {
         in_use.behind = in_use.unwritten();
         self.pace.take(size, now);
         self.board.sent_live();
+    }
+
+    /// The shadow's few messages go between members.
+    fn publish_shadow(&mut self, in_use: &mut Use) {
+        let Some(shadow) = self.shadow.as_mut().filter(|_| in_use.flight.is_open() && !in_use.renew) else {
+            return;
+        };
+        let Some((topic, payload)) = shadow.next() else { return };
+        let size = publish_bytes(self.settings.version, &topic, payload.len(), true);
+        if in_use.session.client.publish(&topic, payload, true).is_ok() {
+            let now = Instant::now();
+            if in_use.flight.is_empty() {
+                in_use.progress = now;
+            }
+            in_use.flight.give(Load::Shadow, true);
+            in_use.given += size as u64;
+            in_use.behind = in_use.unwritten();
+            self.pace.take(size, now);
+        }
+    }
+
+    /// A document of the shadow: what is good in it is written to disk.
+    async fn heard_shadow(&mut self, topic: String, payload: bytes::Bytes) {
+        let Some(mut shadow) = self.shadow.take() else { return };
+        let heard = tokio::task::spawn_blocking(move || {
+            shadow.heard(&topic, &payload);
+            shadow
+        });
+        match heard.await {
+            Ok(shadow) => self.shadow = Some(shadow),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 
     /// Gives the connection what may go now.
@@ -397,7 +443,13 @@ impl Link {
                     self.answered(member, answer);
                 }
             }
-            Event::Connected { .. } | Event::Subscribed { .. } | Event::Message { .. } => {}
+            Event::Subscribed { taken } => {
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.subscribed(taken);
+                }
+            }
+            // Documents come again with the next connection.
+            Event::Connected { .. } | Event::Message { .. } => {}
         }
     }
 

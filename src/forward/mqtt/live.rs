@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::WallQuality;
@@ -16,6 +17,7 @@ use crate::config;
 use crate::journal::{Journal, Live};
 use crate::privacy::Pseudonyms;
 use crate::reading::{Contact, DeviceId, DeviceTime, Reading, rfc3339};
+use crate::remote::Desired;
 
 /// How often devices are looked through: with the way on the wire this is the delay of a live value.
 const LOOK: Duration = Duration::from_millis(200);
@@ -63,10 +65,19 @@ pub(super) struct Lane {
     topic: String,
     plan: Plan,
     look: Instant,
+    /// As the file says; settings from afar come before it.
+    interval: Duration,
+    remote: Option<watch::Receiver<Arc<Desired>>>,
 }
 
 impl Lane {
-    pub(super) fn new(config: &config::Live, source: Source, gateway: &str, thing: &str) -> Self {
+    pub(super) fn new(
+        config: &config::Live,
+        source: Source,
+        gateway: &str,
+        thing: &str,
+        remote: Option<watch::Receiver<Arc<Desired>>>,
+    ) -> Self {
         let topic = config.topic.as_deref().unwrap_or(TOPIC);
         Self {
             source,
@@ -74,6 +85,8 @@ impl Lane {
             topic: topic.replace("{gateway}", gateway).replace("{thing}", thing),
             plan: Plan { interval: config.interval, sent: HashMap::new(), due: VecDeque::new() },
             look: Instant::now(),
+            interval: config.interval,
+            remote,
         }
     }
 
@@ -81,7 +94,10 @@ impl Lane {
     pub(super) fn look(&mut self, now: Instant) {
         if now >= self.look {
             self.look = now + LOOK;
+            let remote = self.remote.as_ref();
+            let afar = remote.and_then(|remote| remote.borrow().live.as_ref().map(|live| live.interval));
             let plan = &mut self.plan;
+            plan.interval = afar.unwrap_or(self.interval);
             self.source.live.counts(|device, count| plan.see(device, count, now));
         }
     }

@@ -20,6 +20,7 @@ mod live;
 mod pace;
 mod relay;
 mod session;
+mod shadow;
 mod status;
 mod verdict;
 mod wire;
@@ -35,11 +36,16 @@ use super::{Delivery, Failure, Limits, Member, Origin, Uplink};
 use crate::clock::Clock;
 use crate::config::{self, MqttVersion, host_and_port};
 use crate::net::IdentityFiles;
+use crate::remote::Remote;
 use link::{Command, Link};
 use pace::Rates;
 
 pub(crate) use live::Source as LiveSource;
+pub(crate) use relay::WireBytes;
+pub(crate) use session::{Session, context as session_context};
 pub use status::{LinkStatus, Metrics};
+pub(crate) use verdict::{Context as VerdictContext, ended as ended_verdict};
+pub(crate) use wire::Event;
 
 /// Publishes without their PUBACK (AWS IoT Core quota per connection; a broker may say less).
 const WINDOW: u16 = 100;
@@ -180,6 +186,15 @@ fn region(host: &str) -> Option<String> {
     rest.starts_with("amazonaws.com").then(|| region.to_owned())
 }
 
+/// What a connection carries beside batches, and by which clock.
+pub(crate) struct Beside {
+    pub(crate) live: Option<(config::Live, LiveSource)>,
+    /// The thing's shadow is followed.
+    pub(crate) shadow: bool,
+    pub(crate) remote: Option<Remote>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 /// See the module's documentation.
 pub struct Mqtt {
     kind: &'static str,
@@ -191,14 +206,8 @@ pub struct Mqtt {
 }
 
 impl Mqtt {
-    /// Starts the task. Without a live lane nothing is asked of the network before the first delivery.
-    pub(crate) fn start(
-        settings: Settings,
-        live: Option<(config::Live, LiveSource)>,
-        gateway: &str,
-        clock: Arc<dyn Clock>,
-        metrics: &Metrics,
-    ) -> Self {
+    /// Starts the task. Without a live lane or a shadow nothing is asked of the network before the first delivery.
+    pub(crate) fn start(settings: Settings, beside: Beside, gateway: &str, metrics: &Metrics) -> Self {
         let kind = match settings.place {
             Place::IotCore { .. } => "iot_core",
             Place::Broker => "mqtt",
@@ -208,9 +217,12 @@ impl Mqtt {
         let (commands, receiver) = mpsc::channel(1);
         let board = status::Board::new(&settings, metrics);
         let status = board.subscribe();
+        let thing = settings.client_id.as_str();
+        let changes = beside.remote.as_ref().map(Remote::watch);
         let live =
-            live.map(|(config, source)| live::Lane::new(&config, source, gateway, &settings.client_id));
-        let task = tokio::spawn(Link::new(settings, receiver, board, live, clock).run());
+            beside.live.map(|(config, source)| live::Lane::new(&config, source, gateway, thing, changes));
+        let shadow = beside.remote.filter(|_| beside.shadow).map(|remote| shadow::Shadow::new(thing, remote));
+        let task = tokio::spawn(Link::new(settings, receiver, board, live, shadow, beside.clock).run());
         Self { kind, member_bytes, commands, status, task: Some(task) }
     }
 
