@@ -61,19 +61,14 @@ impl Service {
                 assert!(update["state"]["desired"].is_null(), "a gateway reports, it does not wish");
                 *self.updates.lock().unwrap() += 1;
                 merge(&mut self.state.lock().unwrap()["reported"], &update["state"]["reported"]);
-                self.delta();
+                self.updated();
             }
         }
     }
 
-    /// As the service: told whenever something differs.
-    fn delta(&self) {
-        let state = self.state.lock().unwrap().clone();
-        let differs =
-            state["desired"].as_object().unwrap().iter().any(|(key, value)| state["reported"][key] != *value);
-        if differs {
-            self.say("update/delta", &json!({"state": {"something": "differs"}}));
-        }
+    /// As the service: after every update.
+    fn updated(&self) {
+        self.say("update/documents", &json!({"current": {"state": self.state.lock().unwrap().clone()}}));
     }
 
     fn say(&self, end: &str, document: &Value) {
@@ -83,7 +78,7 @@ impl Service {
 
     fn wish(&self, desired: Value) {
         self.state.lock().unwrap()["desired"] = desired;
-        self.delta();
+        self.updated();
     }
 
     fn reported(&self) -> Value {

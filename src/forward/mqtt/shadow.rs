@@ -1,7 +1,8 @@
 //! The named shadow `fogbeat` of the thing: what is desired comes, what is in force goes (AWS IoT Core Developer Guide,
 //! "Device Shadow MQTT topics"). Pure but for [`Remote`], which keeps what is good.
 //!
-//! On each connection the whole shadow is asked for; a delta asks for it once more. It is answered when the desired
+//! On each connection the whole shadow is asked for, and once more after each update by anybody (a delta is silent about
+//! what is wished no more). It is answered when the desired
 //! document, or what became of it, is not what was answered last on this connection: a report never answers itself.
 
 use std::collections::VecDeque;
@@ -35,7 +36,7 @@ impl Shadow {
         self.out.clear();
         self.answered = None;
         let filters: Vec<String> =
-            ["get/accepted", "update/delta"].iter().map(|end| format!("{}/{end}", self.base)).collect();
+            ["get/accepted", "update/documents"].iter().map(|end| format!("{}/{end}", self.base)).collect();
         self.awaited = filters.len();
         filters
     }
@@ -59,8 +60,7 @@ impl Shadow {
     /// Takes a message; blocking for the write of a small file.
     pub(super) fn heard(&mut self, topic: &str, payload: &[u8]) {
         match topic.strip_prefix(self.base.as_str()) {
-            // A delta holds what differs only; the whole is judged.
-            Some("/update/delta") => self.ask(),
+            Some("/update/documents") => self.ask(),
             Some("/get/accepted") => match serde_json::from_slice::<Value>(payload) {
                 Ok(document) => self.take(&document),
                 Err(error) => tracing::debug!(%error, "a shadow document is not understood"),
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(told["state"]["reported"]["batch"]["max_age"], "5s");
         assert!(told["state"]["reported"]["refused"]["batch.max_age"].is_string(), "{told}");
         assert_eq!(heard(&mut shadow, "1ms"), None);
-        shadow.heard(&format!("{base}/update/delta"), b"{}");
+        shadow.heard(&format!("{base}/update/documents"), b"{}");
         assert_eq!(shadow.next(), Some((format!("{base}/get"), Bytes::new())));
         shadow.heard(&format!("{base}/get/accepted"), b"\xff");
         assert_eq!(shadow.next(), None);
