@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests drive beside fogbeat: Mosquitto and its clients, strace and loop devices from Debian; moto,
-# boto3 and DuckDB from PyPI into .venv. Does nothing where everything is there.
+# boto3, DuckDB, cfn-lint and sqlglot from PyPI into .venv. Does nothing where everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -27,9 +27,11 @@ if command -v systemctl >/dev/null && systemctl is-active --quiet mosquitto 2>/d
     "${sudo[@]}" systemctl stop mosquitto
 fi
 
-if ! .venv/bin/python -c 'import moto, boto3, duckdb, flask' 2>/dev/null; then
+if ! .venv/bin/python -c 'import moto, boto3, duckdb, flask, cfnlint, sqlglot' 2>/dev/null; then
     python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check 'moto[server]>=5,<6' 'boto3>=1.40,<2' 'duckdb>=1,<2'
+    # Linters change their minds from one version to the next: these are pinned.
+    .venv/bin/pip install --quiet --disable-pip-version-check 'moto[server]>=5,<6' 'boto3>=1.40,<2' 'duckdb>=1.4,<2' \
+        'cfn-lint==1.58.0' 'sqlglot==30.30.0'
 fi
 .venv/bin/python -c 'import moto, duckdb; print("moto", moto.__version__, "DuckDB", duckdb.__version__)'
 mosquitto -h | sed -n 1p || true
