@@ -4,8 +4,8 @@
 
 moto plays AWS, Mosquitto with mutual TLS plays AWS IoT's device gateway (see service.py), DuckDB plays Athena; the
 stack's resources are those of config/aws/stack.yaml. One gateway delivers by Firehose, with credentials for its
-certificate, the other by MQTT to the stack's rule; one strap is heard by both. Ends with 0 when every published reading
-is in the bucket and each query has its answer, else with 1.
+certificate, the other by MQTT to the stack's rule; both enrol with a claim first; one strap is heard by both. Ends with 0
+when every published reading is in the bucket and each query has its answer, else with 1.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 import ask
 import stack
 from moto_stack import Stack
-from service import Bridge, Broker, CredentialProvider, Pki, free_port, wait_for
+from service import Bridge, Broker, CredentialProvider, Pki, Provisioning, free_port, wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Long enough for a debug build on a busy machine.
@@ -67,7 +67,7 @@ class Gateway:
         self.world, self.name = world, name
         self.folder = world.folder / name
         state = self.folder / "state"
-        world.pki.issue(name, state / "iot/certificate.pem", state / "iot/private.key")
+        state.mkdir(parents=True)
         self.port = free_port()
         arguments = ["cloud", "config", "--stack-output", world.outputs, "--path", path]
         settings = world.fogbeat(*arguments)
@@ -84,6 +84,16 @@ class Gateway:
         tomllib.loads(text)
         self.config = self.folder / "fogbeat.toml"
         self.config.write_text(text)
+        # The claim is the same for the whole fleet, and gone afterwards.
+        claim = [self.folder / "claim.pem", self.folder / "claim.key"]
+        world.pki.issue("claim", *claim)
+        outputs = world.made.outputs
+        world.fogbeat(
+            "enroll", "--config", self.config, "--endpoint", outputs["DataEndpoint"], "--port", str(world.broker.tls),
+            "--ca", world.pki.ca, "--template", outputs["ProvisioningTemplate"], "--claim-cert", claim[0],
+            "--claim-key", claim[1],
+        )
+        assert not any(path.exists() for path in claim), "the claim is still there"
         self.log = open(self.folder / "log", "w")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "FOGBEAT_"))}
         command = [world.binary, "run", "--config", self.config]
@@ -128,8 +138,13 @@ class World:
 
         self.made = Stack(self.moto, SiteName="gym", Path="both")
         self.pki = Pki(folder / "pki")
-        policy = self.made.client("iot").get_policy(policyName=self.made.outputs["GatewayPolicy"])["policyDocument"]
-        self.broker = self.started(Broker(self.pki.folder, self.pki, json.loads(policy)))
+        # moto takes conditions of a bucket's policy for given, and so would let nobody in.
+        self.made.client("s3").delete_bucket_policy(Bucket=self.made.outputs["Bucket"])
+        get_policy = self.made.client("iot").get_policy
+        policies = [self.made.outputs[name] for name in ("GatewayPolicy", "ClaimPolicy")]
+        policies = [json.loads(get_policy(policyName=name)["policyDocument"]) for name in policies]
+        self.broker = self.started(Broker(self.pki.folder, self.pki, *policies))
+        self.provisioning = self.started(Provisioning(self.broker, self.pki, self.made))
         self.bridge = self.started(Bridge(self.broker, self.made))
         self.provider = self.started(CredentialProvider(self.pki.folder, self.pki, self.made))
         self.made.outputs |= {"DataEndpoint": "localhost", "CredentialEndpoint": f"localhost:{self.provider.port}"}
@@ -141,7 +156,10 @@ class World:
         return thing
 
     def fogbeat(self, *arguments):
-        return subprocess.run([self.binary, *arguments], check=True, capture_output=True, text=True).stdout
+        done = subprocess.run([self.binary, *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"fogbeat {arguments[0]} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def stop(self):
         while self.stops:
@@ -210,6 +228,7 @@ def story(world, straps, minutes):
     skipped = ", ".join(world.made.skipped)
     say(f"the stack is made in moto: {len(world.made.resources)} resources (without an API there: {skipped})")
     gateways = [world.started(Gateway(world, "gym-12", "firehose")), world.started(Gateway(world, "gym-13", "iot"))]
+    say("both have enrolled: a claim certificate for one of their own, the key made on the gateway")
     say("gym-12 delivers by Firehose, with credentials for its certificate; gym-13 by MQTT over mutual TLS")
 
     start = datetime.now(timezone.utc) - timedelta(minutes=minutes + 5)
@@ -248,7 +267,7 @@ def story(world, straps, minutes):
     until("everything is in the bucket", arrived)
     lake = world.folder / "lake"
     members = world.fetch(lake)
-    faults = list(world.bridge.errors)
+    faults = world.bridge.errors + world.provisioning.errors
     db = ask.open_lake(f"{lake}/readings/*/*/*.json.gz", None)
     found = db.execute(
         "SELECT device, gateway, count(DISTINCT id) FROM lines WHERE type IS NULL GROUP BY device, gateway"
@@ -263,16 +282,23 @@ def story(world, straps, minutes):
 
     everything = sorted((path.stem for path in stack.queries()), key=lambda name: (name == "parquet_daily", name))
     print("\nWhat Athena would answer (DuckDB, the same statements):")
+    tomorrow = f"{datetime.now(timezone.utc) + timedelta(days=1):%Y-%m-%d}"
     for name in everything:
-        rows = ask.ask(db, ask.statement(name, None, "UTC"))
+        # What is delivered today goes to Parquet tomorrow.
+        rows = ask.ask(db, ask.statement(name, tomorrow if name == "parquet_daily" else None, "UTC"))
         show(name, rows)
         if not rows:
             faults.append(f"{name} has no answer")
+    converted = db.execute("SELECT count(DISTINCT id) FROM lines_parquet WHERE type IS NULL").fetchone()[0]
+    if converted != total:
+        faults.append(f"{converted} readings in Parquet, {total} were delivered")
     once = db.execute("SELECT count(*) FROM readings").fetchone()[0]
     if once != straps * minutes * 60:
         faults.append(f"{once} readings without duplicates, {straps * minutes * 60} were measured")
     if not world.provider.given or set(world.provider.given) != {"gym-12"}:
         faults.append(f"credentials went to {world.provider.given}")
+    if world.provisioning.things != ["gym-12", "gym-13"]:
+        faults.append(f"enrolled: {world.provisioning.things}")
     if not world.bridge.payloads:
         faults.append("nothing came by MQTT")
     return faults

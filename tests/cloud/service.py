@@ -1,5 +1,5 @@
-"""What plays AWS IoT on a laptop: a CA, Mosquitto with mutual TLS as the device gateway, a bridge as the rules engine, and
-the credential provider. The rules, roles and policies are those that the stack has made in moto.
+"""What plays AWS IoT on a laptop: a CA, Mosquitto with mutual TLS as the device gateway, a bridge as the rules engine,
+fleet provisioning, and the credential provider. Rules, roles, policies and the provisioning template are the stack's.
 
 Unlike the service, Mosquitto keeps no message over a restart, and the bridge hands on what it gets once. Limits are not
 enforced.
@@ -91,12 +91,12 @@ class Pki:
 class Broker:
     """Mosquitto: a port with mutual TLS and the stack's policy, and one for the bridge."""
 
-    def __init__(self, folder, pki, policy):
+    def __init__(self, folder, pki, policy, claim):
         self.tls, self.plain = free_port(), free_port()
         certificate, key = folder / "server.pem", folder / "server.key"
         pki.issue("localhost", certificate, key, server=True)
         access = folder / "access"
-        access.write_text(self.access(policy))
+        access.write_text(self.access(policy) + self.claim_access(claim))
         settings = folder / "mosquitto.conf"
         settings.write_text(
             f"per_listener_settings true\nuser root\npersistence false\nmax_queued_messages 0\n"
@@ -111,32 +111,73 @@ class Broker:
         wait_for(self.plain, "mosquitto")
 
     @staticmethod
-    def access(policy):
-        """The certificate's policy as Mosquitto's access list: the certificate's name is the thing's."""
-        verbs = {"iot:Publish": "write", "iot:Subscribe": "read", "iot:Receive": "read"}
-        lines = []
+    def grants(policy):
+        """What a policy lets its certificate do with topics: (read or write, topic)."""
+        verbs = {"iot:Publish": "write", "iot:Receive": "read"}
         for statement in policy["Statement"]:
-            resources = statement["Resource"]
-            for resource in [resources] if isinstance(resources, str) else resources:
-                topic = re.sub(r"^[^/]*:topic(filter)?/", "", resource)
-                topic = topic.replace("${iot:Connection.Thing.ThingName}", "%u").replace("*", "#")
-                if statement["Action"] in verbs:
-                    lines.append(f"pattern {verbs[statement['Action']]} {topic}\n")
-        return "".join(lines)
+            actions, resources = statement["Action"], statement["Resource"]
+            for action in [actions] if isinstance(actions, str) else actions:
+                for resource in [resources] if isinstance(resources, str) else resources:
+                    topic = re.fullmatch(r"[^/]*:topic/(.*)", resource)
+                    if action in verbs and topic:
+                        yield verbs[action], topic.group(1).replace("*", "#")
+
+    @classmethod
+    def access(cls, policy):
+        """A gateway's policy as Mosquitto's access list: the certificate's name is the thing's."""
+        grants = [(verb, topic.replace("${iot:Connection.Thing.ThingName}", "%u")) for verb, topic in cls.grants(policy)]
+        return "".join(f"pattern {verb} {topic}\n" for verb, topic in grants)
+
+    @classmethod
+    def claim_access(cls, policy):
+        return "user claim\n" + "".join(f"topic {verb} {topic}\n" for verb, topic in cls.grants(policy))
 
     def stop(self):
         self.process.terminate()
         self.process.wait()
 
 
-class Bridge:
+class Listener:
+    """Hears everything below some topics, and does something with it; what fails is kept in `errors`."""
+
+    def __init__(self, broker, topics):
+        self.errors = []
+        words = ["-h", "127.0.0.1", "-p", str(broker.plain), "-q", "1", "-F", "%t %x", "-d"]
+        words += [word for topic in topics for word in ("-t", topic)]
+        # Line by line: into a pipe it would keep what it has for itself.
+        command = ["stdbuf", "-oL", "mosquitto_sub", *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        subscribed = threading.Event()
+        self.thread = threading.Thread(target=self.run, args=[subscribed], daemon=True)
+        self.thread.start()
+        if not subscribed.wait(30):
+            self.process.kill()
+            raise SystemExit(f"no subscription to {topics}")
+
+    def run(self, subscribed):
+        for line in self.process.stdout:
+            if line.startswith("Subscribed"):
+                subscribed.set()
+            if line.startswith("$aws/"):
+                topic, _, payload = line.rstrip("\n").partition(" ")
+                try:
+                    self.hear(topic, bytes.fromhex(payload))
+                except Exception as error:  # Told at the end: the story must not go on as if nothing had happened.
+                    self.errors.append(f"{topic}: {error!r}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+        self.thread.join()
+
+
+class Bridge(Listener):
     """The rules engine: what is published on `$aws/rules/<rule>/...` goes to the actions of that rule."""
 
     def __init__(self, broker, made):
         self.made = made
         self.payloads = []
         self.alerts = 0
-        self.errors = []
         iot = made.client("iot")
         self.rules = {
             rule["ruleName"]: iot.get_topic_rule(ruleName=rule["ruleName"])["rule"]
@@ -144,29 +185,10 @@ class Bridge:
         }
         function = made.made["AlertFunction"]
         self.function = run_inline(function["Code"], made.client, function["Environment"]["Variables"])["handler"]
-        words = ["-h", "127.0.0.1", "-p", str(broker.plain), "-q", "1", "-t", "$aws/rules/#", "-F", "%t %x", "-d"]
-        # Line by line: into a pipe it would keep what it has for itself.
-        command = ["stdbuf", "-oL", "mosquitto_sub", *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.subscribed = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-        if not self.subscribed.wait(30):
-            self.process.kill()
-            raise SystemExit("the bridge could not subscribe")
+        super().__init__(broker, ["$aws/rules/#"])
 
-    def run(self):
-        for line in self.process.stdout:
-            if line.startswith("Subscribed"):
-                self.subscribed.set()
-            if line.startswith("$aws/rules/"):
-                topic, _, payload = line.rstrip("\n").partition(" ")
-                try:
-                    self.invoke(topic.split("/")[2], bytes.fromhex(payload))
-                except Exception as error:  # Told at the end: the story must not go on as if nothing had happened.
-                    self.errors.append(f"{topic}: {error}")
-
-    def invoke(self, name, payload):
+    def hear(self, topic, payload):
+        name = topic.split("/")[2]
         # SELECT *: the payload as it is.
         for action in self.rules[name]["actions"]:
             if "firehose" in action:
@@ -176,10 +198,51 @@ class Bridge:
             elif "lambda" in action:
                 self.alerts += self.function(json.loads(payload), None)["alerts"]
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-        self.thread.join()
+
+class Provisioning(Listener):
+    """Fleet provisioning by claim: CreateCertificateFromCsr, and RegisterThing as the stack's template says."""
+
+    def __init__(self, broker, pki, made):
+        self.broker, self.pki, self.made = broker, pki, made
+        self.certificates, self.things = {}, []
+        name = made.outputs["ProvisioningTemplate"]
+        self.template = json.loads(made.value(made.template["Resources"]["Provisioning"]["Properties"]["TemplateBody"]))
+        self.create, self.provision = "$aws/certificates/create-from-csr/json", f"$aws/provisioning-templates/{name}/provision/json"
+        super().__init__(broker, [self.create, self.provision])
+
+    def hear(self, topic, payload):
+        try:
+            asked = json.loads(payload)
+            answer = self.created(asked) if topic == self.create else self.registered(asked)
+            self.answer(f"{topic}/accepted", answer)
+        except (KeyError, ValueError) as error:
+            code = {"statusCode": 400, "errorCode": "InvalidParameters", "errorMessage": repr(error)}
+            self.answer(f"{topic}/rejected", code)
+
+    def answer(self, topic, body):
+        words = ["-h", "127.0.0.1", "-p", str(self.broker.plain), "-q", "1", "-t", topic, "-m", json.dumps(body)]
+        subprocess.run(["mosquitto_pub", *words], check=True)
+
+    def created(self, asked):
+        request = x509.load_pem_x509_csr(asked["certificateSigningRequest"].encode())
+        builder = self.pki.builder(request.subject, request.public_key(), self.pki.certificate.subject)
+        certificate = builder.sign(self.pki.key, hashes.SHA256())
+        token = f"token-{len(self.certificates)}"
+        number = certificate.fingerprint(hashes.SHA256()).hex()
+        self.certificates[token] = number
+        pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return {"certificateId": number, "certificatePem": pem, "certificateOwnershipToken": token}
+
+    def registered(self, asked):
+        given = asked["parameters"] | {"AWS::IoT::Certificate::Id": self.certificates.pop(asked["certificateOwnershipToken"])}
+        if given.keys() != self.template["Parameters"].keys():
+            raise ValueError(f"parameters {sorted(given)}, the template has {sorted(self.template['Parameters'])}")
+        resources = self.template["Resources"]
+        thing = given[resources["thing"]["Properties"]["ThingName"]["Ref"]]
+        self.made.client("iot").create_thing(thingName=thing)
+        self.made.client("iot").get_policy(policyName=resources["policy"]["Properties"]["PolicyName"])
+        self.things.append(thing)
+        return {"thingName": thing, "deviceConfiguration": {}}
 
 
 class CredentialProvider:
