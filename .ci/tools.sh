@@ -15,6 +15,8 @@ command -v mkfs.ext4 >/dev/null || need+=(e2fsprogs)
 command -v losetup >/dev/null || need+=(mount util-linux)
 command -v openssl >/dev/null || need+=(openssl)
 python3 -c 'import venv, ensurepip' 2>/dev/null || need+=(python3-venv)
+command -v debootstrap >/dev/null || need+=(debootstrap)
+command -v lintian >/dev/null || need+=(lintian)
 if [ ${#need[@]} -gt 0 ]; then
     "${sudo[@]}" apt-get update -q
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${need[@]}"
@@ -33,3 +35,4 @@ if ! .venv/bin/python -c 'import moto, boto3, duckdb, flask, cfnlint, sqlglot' 2
 fi
 .venv/bin/python -c 'import moto, duckdb; print("moto", moto.__version__, "DuckDB", duckdb.__version__)'
 mosquitto -h | sed -n 1p || true
+command -v cargo-deb >/dev/null || CARGO_TARGET_DIR=target/tools cargo install --locked --quiet --debug --no-default-features cargo-deb

@@ -44,6 +44,8 @@ pub enum Hit {
     Damage,
     /// A small file was: an uplink's place and tally may have begun anew.
     SmallFile,
+    /// The manifest and its copy were: new readings may have got another spool's name.
+    Manifest,
     DiskFull,
     /// The quota is small.
     Quota,
@@ -254,7 +256,8 @@ impl Day {
         self.disk.cut().expect("cut the power");
         self.pause(0, 150_000);
         self.kill();
-        self.disk.restore().expect("bring the disk back");
+        // Other tests' namespaces may have seen the mount: until they are gone the disk stays as it was cut.
+        self.disk.repair().expect("bring the disk back");
     }
 
     pub fn stop(&mut self) {

@@ -80,7 +80,7 @@ struct Known<'a> {
 /// Judges what one uplink delivered.
 pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
     let mut verdict = Verdict { faults: lake.defects.clone(), ..Verdict::default() };
-    if lake.spools.len() > 1 {
+    if lake.spools.len() > 1 && !evidence.hit.contains(&Hit::Manifest) {
         verdict.faults.push(format!("several spools: {:?}", lake.spools));
     }
     let unanswered =
