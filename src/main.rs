@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Device(command) => cli::device::run(&common, &command),
         Command::Uplink(command) => cli::uplink::run(&common, &command),
         Command::Journal(command) => cli::journal::run(&common, &command),
+        Command::Enroll(options) => cli::enroll::run(&common, &options),
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
         Command::Cloud(command) => cli::cloud::run(&common, &command),

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cloud;
 pub mod completions;
 pub mod device;
+pub mod enroll;
 pub mod erase;
 mod exit;
 pub mod journal;
@@ -84,6 +85,9 @@ pub enum Command {
     /// Look into the journal, salvage what is damaged, make keys
     #[command(subcommand, after_help = "Example: fogbeat journal inspect")]
     Journal(journal::Command),
+    /// Get a certificate of its own for this gateway from AWS IoT, with a claim of the fleet
+    #[command(after_help = enroll::AFTER_HELP)]
+    Enroll(enroll::Options),
     /// Remove a device from everything that this gateway keeps: journal, lake, login
     #[command(after_help = erase::AFTER_HELP)]
     Erase(erase::Options),

@@ -23,6 +23,7 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     }
     clock(&config.clock, &mut check);
     listener(&config.mqtt.listener, &mut check);
+    validate_uplink::members(config, &mut check);
     externals(&config.mqtt.externals, &mut check);
     replays(config, &mut check);
     journal(config, &mut check);

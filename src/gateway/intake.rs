@@ -12,6 +12,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::reading::validity::DeviceTimeWindow;
+use crate::relayed::Shelf;
 use crate::source::mqtt::{self, mapping::Mappings};
 use crate::source::{bluetooth, replay};
 use crate::state::StateDir;
@@ -27,6 +28,8 @@ pub(super) struct Intake {
     listener: Option<mqtt::Handle>,
     externals: Vec<mqtt::ExternalHandle>,
     bluetooth: Option<bluetooth::Handle>,
+    /// Where the listener puts batches of other gateways, if it takes them.
+    members: Option<Shelf>,
 }
 
 impl Intake {
@@ -36,10 +39,11 @@ impl Intake {
         gateway: &str,
         state: &StateDir,
         journal: &Journal,
+        members: Option<&Shelf>,
         clock: &Arc<SystemClock>,
         registry: &mut Registry,
     ) -> Result<Self, GatewayError> {
-        let mut intake = Self::default();
+        let mut intake = Self { members: members.cloned(), ..Self::default() };
         if config.mqtt.listener.enabled || !config.mqtt.externals.is_empty() {
             intake.start_mqtt(config, gateway, state, journal, clock, registry).await?;
         }
@@ -85,6 +89,10 @@ impl Intake {
             };
             let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
             let handle = listener.handle();
+            // Before the first packet is read: what nobody is there for would be acknowledged and gone.
+            if let Some(members) = &self.members {
+                handle.take_members(members.clone());
+            }
             metrics = handle.metrics();
             for (address, encrypted) in [(handle.local_addr(), false), (handle.tls_addr(), true)] {
                 if let Some(address) = address {

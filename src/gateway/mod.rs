@@ -11,8 +11,10 @@ mod accounted;
 mod answer;
 mod intake;
 pub mod look;
+mod members;
 mod notify;
 mod reload;
+mod remote;
 mod signals;
 mod stages;
 mod status;
@@ -79,6 +81,8 @@ pub enum GatewayError {
     Mapping(String),
     #[error(transparent)]
     Uplink(#[from] forward::SpawnError),
+    #[error("batches of other gateways cannot be kept in {path}: {source}")]
+    Members { path: PathBuf, source: io::Error },
     #[error("uplinks are to be told pseudonyms in place of names: {0}")]
     Pseudonyms(#[from] KeyError),
     #[error(transparent)]
@@ -216,6 +220,19 @@ impl Gateway {
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);
+        let members = members::open(&config, setup.state.path()).await?;
+        if let Some(members) = &members {
+            members.metrics().register(&mut registry);
+            stages.start("members", members::supervise(members.clone(), stopped.clone()));
+        }
+        let remote = remote::open(&config, setup.state.path()).await?;
+        if let Some(remote) = &remote {
+            stages.start(
+                "settings from afar",
+                remote::supervise(remote.clone(), journal.clone(), stopped.clone()),
+            );
+        }
+        let beside = forward::Beside { members: members.clone(), remote: remote.clone() };
         let mut uplinks = Vec::new();
         let placed = journal.uplinks();
         for uplink in &config.uplinks {
@@ -228,10 +245,13 @@ impl Gateway {
                 };
                 scribe.note(&Who::me(), &act, Outcome::Done);
             }
-            uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
+            let batch = &config.batch;
+            uplinks.push(forward::spawn_beside(uplink, batch, &origin, &journal, &beside, clock, &metrics)?);
         }
 
-        let intake = Intake::start(&config, &id, &setup.state, &journal, &clock, &mut registry).await?;
+        let shelf = members.as_ref();
+        let intake =
+            Intake::start(&config, &id, &setup.state, &journal, shelf, &clock, &mut registry).await?;
 
         let sources = Arc::new(Sources {
             gateway: id,
@@ -249,6 +269,8 @@ impl Gateway {
                 config.ble.devices.clone(),
             ),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
+            members,
+            remote,
             scribe,
             state_dir: setup.state.path().to_owned(),
             lakes: config.lakes(),
