@@ -57,6 +57,7 @@ fn entries(count: usize) -> Vec<Entry> {
                 battery_percent: None,
                 rssi_dbm: None,
                 reason: None,
+                gap_ms: None,
             };
             Entry::Reading {
                 seq: Seq::new(1, u32::try_from(n).unwrap()),

@@ -100,6 +100,7 @@ impl Day {
                     battery_percent: None,
                     rssi_dbm: None,
                     reason: None,
+                    gap_ms: None,
                 });
             }
         }

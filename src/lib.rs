@@ -9,6 +9,7 @@ pub mod allocator;
 pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod demo;

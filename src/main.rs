@@ -35,7 +35,9 @@ fn main() -> ExitCode {
         Command::Enroll(options) => cli::enroll::run(&common, &options),
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
+        Command::Cloud(command) => cli::cloud::run(&common, &command),
         Command::Completions(options) => cli::completions::run(&options),
+        Command::Man(options) => cli::man::run(&options),
     })
 }
 
@@ -53,7 +55,7 @@ fn run(common: &Common) -> Result<(), Failure> {
 
     // What is written holds health data: not for everybody on this machine.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
-    let state = StateDir::open(&config.gateway.state_dir)?;
+    let state = StateDir::open_or_wait(&config.gateway.state_dir)?;
     let again = common.clone();
     let reread = Box::new(move || {
         let fresh = again.read()?;

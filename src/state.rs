@@ -43,8 +43,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// Held, and let go with this.
-    _lock: File,
+    /// Held, and let go with this. `None` while the disk is too full for it: then nothing is ours yet.
+    lock: Option<File>,
 }
 
 /// What the lock file says about the process that holds it.
@@ -80,12 +80,31 @@ impl StateDir {
             }
             Err(errno) => return Err(unusable(errno.into())),
         }
-        let state = Self { path: path.to_owned(), _lock: lock };
+        let state = Self { path: path.to_owned(), lock: Some(lock) };
         match state.announce(None) {
             // On a full or read-only disk nobody can be told: what needs the disk will say so.
             Err(error) if Trouble::of(&error).is_none() => Err(unusable(error)),
             _ => Ok(state),
         }
+    }
+
+    /// As [`Self::open`], for a daemon that waits for its disk: where the directory or its lock cannot be made because
+    /// the disk is full, [`Self::claim`] does it later.
+    pub fn open_or_wait(path: &Path) -> Result<Self, StateError> {
+        match Self::open(path) {
+            Err(StateError::Unusable { source, .. }) if Trouble::of(&source) == Some(Trouble::DiskFull) => {
+                Ok(Self { path: path.to_owned(), lock: None })
+            }
+            opened => opened,
+        }
+    }
+
+    /// Makes the directory ours, if it is not yet.
+    pub fn claim(&mut self) -> Result<(), StateError> {
+        if self.lock.is_none() {
+            *self = Self::open(&self.path)?;
+        }
+        Ok(())
     }
 
     /// Writes into the lock file who holds it and where it answers.
@@ -163,6 +182,9 @@ fn read_id(path: &Path) -> io::Result<Kept> {
 impl Drop for StateDir {
     /// Still under the lock, which is given up after this.
     fn drop(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
         if let Err(error) = handover::to_owner(&self.path) {
             tracing::warn!(%error, dir = %self.path.display(),
                 "files made by root could not be given to the directory's owner: do it with chown -R");

@@ -428,6 +428,31 @@ fn a_full_disk_at_start_stops_no_gateway_and_it_resumes_by_itself() {
 }
 
 #[test]
+fn the_very_first_start_on_a_full_disk_comes_up_and_resumes_by_itself() {
+    let bench = Bench::new("first-start");
+    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    // Not even the state directory is there.
+    let foreign = disk.fill();
+    assert!(!setup.state_dir.exists());
+    let mut daemon = spawn(&setup, &[]);
+    let fleet = Fleet::start(setup.mqtt, 5, 500.0, Rng::from_env("first-start"));
+    wait(&setup, Duration::from_secs(10), "/health says that the disk is full", || {
+        page_says(&setup, "/health", "the journal's disk is full")
+    });
+    assert!(page_says(&setup, "/ready", r#""ready":false"#));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(daemon.ended().is_none(), "the daemon has ended\n{}", setup.log_tail());
+    let log = fs::read_to_string(&setup.log).unwrap();
+    assert!(log.contains("the gateway waits for its disk"), "{log}");
+    assert!(log.contains("the state directory"), "it is the directory itself that cannot be made: {log}");
+    assert!(!log.contains("MQTT listener"), "no port is open, so nothing can be acknowledged: {log}");
+    fs::remove_file(&foreign).unwrap();
+    let took = wait(&setup, RESUMED, "readings flow", || durable(&daemon) > 100.0);
+    println!("first start on a full disk: resumed after {took:?}");
+    require(&setup, &finish(&setup, daemon, fleet), "first start on a full disk");
+}
+
+#[test]
 fn a_read_only_disk_at_start_is_waited_for() {
     let bench = Bench::new("read-only-at-start");
     let Some((disk, setup)) = on_small_disk(&bench) else { return };

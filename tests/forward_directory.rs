@@ -53,6 +53,7 @@ fn reading(device: DeviceId, n: u64) -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     }
 }
 

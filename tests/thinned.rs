@@ -59,6 +59,7 @@ fn reading(device: DeviceId, second: u64) -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: second.is_multiple_of(10).then_some(Reason::Jump),
+        gap_ms: None,
     }
 }
 

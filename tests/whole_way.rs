@@ -118,3 +118,91 @@ fn readings_come_in_by_mqtt_and_arrive_in_s3_and_in_the_directory() {
     let log = std::fs::read_to_string(&setup.log).unwrap();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "normal operation warns nobody:\n{log}");
 }
+
+/// A broker of somebody else, ended with the test.
+struct Broker {
+    process: std::process::Child,
+    port: u16,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Broker {
+    fn start(root: &std::path::Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = root.join("mosquitto.conf");
+        std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+        let mut command = Command::new("/usr/sbin/mosquitto");
+        command.arg("-c").arg(config).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let process = command.spawn().expect("mosquitto is installed (.ci/tools.sh)");
+        let broker = Self { process, port };
+        eventually("mosquitto listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        broker
+    }
+}
+
+/// What a source does not take is received and refused, under the device its topic names, whichever source it came
+/// through; it is acknowledged, so that nobody sends it for ever, and never delivered.
+#[test]
+fn payloads_that_are_no_readings_are_counted_as_refused_for_each_device_and_source() {
+    let root = tempfile::tempdir().unwrap();
+    let broker = Broker::start(root.path());
+    let mut setup = Setup::new(root.path());
+    setup.extra = format!(
+        "[[mqtt.external]]\nname = \"hall\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopics = [\"hr/+\"]\n",
+        broker.port
+    );
+    let daemon = setup.start();
+    let status = || -> serde_json::Value {
+        let mut command = Command::new(support::daemon::binary());
+        let output = command.args(["status", "--json", "--config"]).arg(&setup.config).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    };
+    eventually("the hall's broker is connected", || status().to_string().contains("\"connected\":true"));
+
+    let good = r#"{"bpm":72}"#;
+    let bad = ["{\"bpm\": ", r#"{"bpm":"fast"}"#, "seventy-two"];
+    let publish = |port: u16, device: &str, payload: &str| {
+        let topic = format!("hr/{device}");
+        mosquitto("mosquitto_pub", port, &["-q", "1", "-t", &topic, "-m", payload]);
+    };
+    // Two good and three bad through the listener; one good and one bad through the hall's broker.
+    let own = setup.mqtt.port();
+    bad.iter().for_each(|payload| publish(own, "bike", payload));
+    publish(own, "bike", good);
+    publish(own, "bike", r#"{"bpm":73}"#);
+    publish(own, "light", bad[0]);
+    publish(broker.port, "rower", bad[1]);
+    publish(broker.port, "rower", good);
+    publish(broker.port, "bike", bad[2]);
+    // What never claimed to be a reading is none.
+    mosquitto("mosquitto_pub", own, &["-q", "1", "-t", "door/kitchen", "-m", "open"]);
+
+    let account = |received: u64, refused: u64, durable: u64| serde_json::json!({"received": received, "refused": refused, "duplicate": 0, "durable": durable, "unacknowledged": 0});
+    let expected = serde_json::json!({
+        "bike": account(6, 4, 2), "light": account(1, 1, 0), "rower": account(2, 1, 1),
+    });
+    let mut seen = serde_json::Value::Null;
+    eventually("everything is accounted for", || {
+        seen = status()["accounts"].clone();
+        seen["run"]["total"] == account(9, 6, 3)
+    });
+    assert_eq!(
+        (&seen["run"]["devices"], &seen["adds_up"]),
+        (&expected, &serde_json::json!(true)),
+        "{seen:#}"
+    );
+    assert_eq!(daemon.metric("fogbeat_account_refused_total"), Some(6.0));
+    assert_eq!(daemon.metric("fogbeat_account_adds_up"), Some(1.0));
+    let lake = setup.lake.display().to_string();
+    eventually("the good ones are delivered", || {
+        std::fs::exists(setup.lake.join("readings")).unwrap()
+            && python(COUNT, &[&lake]) == "bike 2 72.5\nrower 1 72.0\n"
+    });
+    assert!(daemon.terminate(Duration::from_secs(15)).success(), "{}", setup.log_tail());
+}

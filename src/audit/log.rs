@@ -46,11 +46,14 @@ pub struct Head {
     pub hash: String,
     /// Number of the first line that is kept.
     pub first: u64,
+    /// What the key makes of nothing: tells whether it is still the one that devices were called by.
+    #[serde(default)]
+    key: String,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { n: 0, hash: "0".repeat(64), first: 1 }
+        Self { n: 0, hash: "0".repeat(64), first: 1, key: String::new() }
     }
 }
 
@@ -86,14 +89,53 @@ impl Audit {
         let path = state_dir.join(KEY);
         let key = match Key::read_or_make(&path) {
             Err(KeyError::Format(_)) => {
-                tracing::error!(path = %path.display(),
-                    "the key of the audit log is damaged: devices are called otherwise in it from now on");
                 fs::remove_file(&path).map_err(|source| AuditError::Io { path: path.clone(), source })?;
                 Key::read_or_make(&path)?
             }
             key => key?,
         };
-        Ok(Self { dir: state_dir.to_owned(), key })
+        let audit = Self { dir: state_dir.to_owned(), key };
+        let known = fs::read(state_dir.join(HEAD)).ok().and_then(|text| parse(&text)).map(|head| head.key);
+        if known.is_some_and(|known| !known.is_empty() && known != audit.key_id()) {
+            tracing::error!(path = %path.display(),
+                "the key of the audit log is not the one it was: devices are called otherwise in it from now on");
+        }
+        if audit.is_broken() {
+            tracing::error!(
+                "the audit log does not end where it ended: it is damaged, or somebody has changed it; `fogbeat audit verify` \
+                 tells what is missing"
+            );
+        }
+        Ok(audit)
+    }
+
+    fn key_id(&self) -> String {
+        tag(&self.key, "", "")
+    }
+
+    /// Whether the last line and the head do not belong together. What a power cut leaves is no fault.
+    fn is_broken(&self) -> bool {
+        // Not between another process's line and its head. Without a lock (a disk that is read-only) it is not judged.
+        let Ok(lock) = self.open_file(LOCK) else { return false };
+        if flock(&lock, FlockOperation::LockShared).is_err() {
+            return false;
+        }
+        let Ok(text) = fs::read(self.dir.join(HEAD)) else {
+            return fs::metadata(self.dir.join(FILE)).is_ok_and(|file| file.len() > 0);
+        };
+        let Some(head) = parse(&text) else { return true };
+        let Ok(mut file) = File::open(self.dir.join(FILE)) else { return head.n > 0 };
+        let Ok((end, _)) = tail(&mut file) else { return true };
+        match last_line(&end).map(|last| (last, serde_json::from_slice::<super::Line>(last))) {
+            Some((last, Ok(line))) => {
+                let same = line.n == head.n && hash(last) == head.hash;
+                let after = line.n == head.n + 1 && line.prev == head.hash;
+                !same && !after
+            }
+            Some((_, Err(_))) => true,
+            // Just begun behind one that was closed.
+            None => head.n > 0 && !self.dir.join(closed_name(head.n)).exists(),
+        }
     }
 
     /// A device as it stands in the log.
@@ -152,6 +194,7 @@ impl Audit {
         file.sync_all()?;
         head.n += 1;
         head.hash = hash;
+        head.key = self.key_id();
         self.store(&head)
     }
 
@@ -172,21 +215,17 @@ impl Audit {
 
     fn store(&self, head: &Head) -> io::Result<()> {
         let text = serde_json::to_vec(head).map_err(io::Error::other)?;
-        crate::files::replace(&self.dir.join(HEAD), &text)
+        crate::files::replace(&self.dir.join(HEAD), &crate::files::with_sum(text))
     }
 
     /// What a crash left: a line that was cut off goes, one that was written after the head becomes the head.
     fn take_up(&self, file: &mut File, head: &mut Head) -> io::Result<()> {
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_LINE)))?;
-        let mut end = Vec::new();
-        file.read_to_end(&mut end)?;
+        let (end, length) = tail(file)?;
         let whole = end.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if whole < end.len() {
             file.set_len(length - (end.len() - whole) as u64)?;
         }
-        let last = end.get(..whole.saturating_sub(1)).unwrap_or_default();
-        let last = last.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let last = last_line(&end).unwrap_or_default();
         if let Ok(line) = serde_json::from_slice::<super::Line>(last)
             && line.n == head.n + 1
             && line.prev == head.hash
@@ -199,7 +238,7 @@ impl Audit {
 
     /// Closes the file under the number after its last line; the oldest go.
     fn rotate(&self, head: &mut Head) -> io::Result<File> {
-        fs::rename(self.dir.join(FILE), self.dir.join(format!("audit-{:012}.jsonl", head.n)))?;
+        fs::rename(self.dir.join(FILE), self.dir.join(closed_name(head.n)))?;
         let mut closed = closed(&self.dir)?;
         let surplus = closed.len().saturating_sub(MOST_FILES);
         for path in closed.drain(..surplus) {
@@ -231,10 +270,34 @@ pub(super) fn closed(dir: &Path) -> io::Result<Vec<PathBuf>> {
 pub(super) fn head(dir: &Path) -> io::Result<Head> {
     match fs::read(dir.join(HEAD)) {
         // A damaged one counts as none; what is missing then is told by the chain.
-        Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+        Ok(text) => Ok(parse(&text).unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Head::default()),
         Err(error) => Err(error),
     }
+}
+
+fn parse(text: &[u8]) -> Option<Head> {
+    serde_json::from_slice(crate::files::without_sum(text).ok()?).ok()
+}
+
+/// Name of a file whose last line is number `n`.
+fn closed_name(n: u64) -> String {
+    format!("audit-{n:012}.jsonl")
+}
+
+/// The end of the log, with its last line for certain, and the length of the whole.
+fn tail(file: &mut File) -> io::Result<(Vec<u8>, u64)> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_LINE)))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    Ok((end, length))
+}
+
+/// The last line that is whole.
+fn last_line(end: &[u8]) -> Option<&[u8]> {
+    let whole = end.iter().rposition(|byte| *byte == b'\n')?;
+    end.get(..whole)?.rsplit(|byte| *byte == b'\n').next()
 }
 
 pub(super) fn hash(line: &[u8]) -> String {

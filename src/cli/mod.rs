@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod check;
+pub mod cloud;
 pub mod completions;
 pub mod device;
 pub mod enroll;
@@ -11,6 +12,7 @@ pub mod erase;
 mod exit;
 pub mod journal;
 pub mod key;
+pub mod man;
 mod offline;
 mod output;
 mod record;
@@ -88,9 +90,15 @@ pub enum Command {
     /// Look into the record of who changed, exported or erased what
     #[command(subcommand, after_help = "Example: fogbeat audit show --device strap-17")]
     Audit(audit::Command),
+    /// The cloud side: its template, what a gateway has to know of it, what it costs
+    #[command(subcommand, after_help = "Example: fogbeat cloud cost --devices 40 --gateways 2")]
+    Cloud(cloud::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),
+    /// Write the manual pages
+    #[command(hide = true, after_help = "Example: fogbeat man target/man")]
+    Man(man::Options),
 }
 
 impl Common {

@@ -9,7 +9,7 @@
 //! uncertain such a word is. Where neither can be asked nobody is waited for.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -53,7 +53,8 @@ const NTP_ERROR_MS: u64 = 500;
 /// The kernel forgets that it was synchronised when its own estimate, which grows by 500 ppm, reaches 16 s.
 const FLAG_LASTS_MS: u64 = 16_000 * 2_000;
 
-/// File below the state directory with the last trusted wall time, ms since the epoch in decimal.
+/// File below the state directory with the last trusted wall time, ms since the epoch in decimal, and its sum: a time that
+/// is too late by a flipped bit would never be undone.
 const FLOOR_FILE: &str = "clock-floor";
 
 /// See the module's documentation.
@@ -62,6 +63,7 @@ pub struct SystemClock {
     trust: Trust,
     patience_ms: u64,
     floor_file: PathBuf,
+    heard: Mutex<Heard>,
     metrics: Metrics,
 }
 
@@ -70,8 +72,24 @@ pub struct SystemClock {
 pub struct Status {
     /// `[clock] trust`.
     pub trust: Trust,
+    /// The kernel's id of this boot, as `/proc/sys/kernel/random/boot_id` has it, without dashes.
+    pub boot: String,
+    pub heard: Heard,
     #[serde(flatten)]
     pub health: Health,
+}
+
+/// What the operating system said last when it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heard {
+    /// It was not asked yet, or is not to be asked.
+    #[default]
+    Nothing,
+    Synchronised,
+    NotSynchronised,
+    /// There is nobody who could be asked.
+    NobodyThere,
 }
 
 /// What the operating system says of its clock.
@@ -92,8 +110,7 @@ impl SystemClock {
     /// Reads boot id, anchors and floor; writes nothing.
     pub fn new(settings: &config::Clock, state_dir: &Path) -> Self {
         let floor_file = state_dir.join(FLOOR_FILE);
-        let written =
-            std::fs::read_to_string(&floor_file).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        let written = read_floor(&floor_file);
         let (uptime_ms, wall_ms) = both();
         let faith = match settings.trust {
             Trust::Auto => Faith::Told,
@@ -113,6 +130,7 @@ impl SystemClock {
             trust: settings.trust,
             patience_ms: u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX),
             floor_file,
+            heard: Mutex::default(),
             metrics: Metrics::default(),
         }
     }
@@ -130,7 +148,8 @@ impl SystemClock {
         let now = uptime();
         let left = self.patient_until().and_then(|until| until.checked_sub(now));
         let health = Health { patience_left_s: left.map(|ms| ms / 1000), ..self.keeper.health(now) };
-        Status { trust: self.trust, health }
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        Status { trust: self.trust, boot: hex::encode(self.boot().0), heard, health }
     }
 
     /// Asks the operating system about its clock, notes anchors, and writes trusted times down. Runs until dropped.
@@ -158,6 +177,16 @@ impl SystemClock {
 
     /// Blocking.
     fn take(&self, word: Word) {
+        let heard = match word {
+            _ if self.trust != Trust::Auto => None,
+            Word::Yes { .. } => Some(Heard::Synchronised),
+            Word::NotYet => Some(Heard::NotSynchronised),
+            Word::Nobody => Some(Heard::NobodyThere),
+            Word::Unchanged => None,
+        };
+        if let Some(heard) = heard {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+        }
         let (uptime_ms, wall_ms) = both();
         self.keeper.set_hopeful(self.trust == Trust::Auto && word != Word::Nobody);
         let Word::Yes { error_ms } = word else {
@@ -194,12 +223,36 @@ impl SystemClock {
     async fn write_floor(&self) {
         let wall_ms = self.now().wall_ms;
         let path = self.floor_file.clone();
-        let written =
-            tokio::task::spawn_blocking(move || files::replace(&path, wall_ms.to_string().as_bytes())).await;
+        let written = tokio::task::spawn_blocking(move || files::replace(&path, &floor_text(wall_ms))).await;
         if let Ok(Err(error)) = written {
             tracing::info!(%error, file = %self.floor_file.display(), "the time could not be written down");
         }
     }
+}
+
+fn floor_text(wall_ms: i64) -> Vec<u8> {
+    files::with_sum(wall_ms.to_string().into_bytes())
+}
+
+/// The time that was written down last, if it can be believed.
+fn read_floor(path: &Path) -> Option<i64> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(%error, file = %path.display(), "the time that was written down cannot be read; let the daemon read the file");
+            return None;
+        }
+        Ok(bytes) => bytes,
+    };
+    // Without its sum it is not what was written.
+    let text = files::without_sum(&bytes).ok().filter(|text| text.len() < bytes.len());
+    let time = text.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+    if time.is_none() {
+        tracing::error!(file = %path.display(),
+            "the time that was written down is damaged: until the clock is synchronised it is only known to be after the \
+             build of this program; check the disk");
+    }
+    time
 }
 
 impl Clock for SystemClock {

@@ -9,7 +9,7 @@ fn trusting(trust: Trust) -> config::Clock {
 fn an_unsynced_clock_is_never_before_the_last_time_written_down() {
     let dir = tempfile::tempdir().unwrap();
     let far = 4_000_000_000_000_i64;
-    std::fs::write(dir.path().join(FLOOR_FILE), far.to_string()).unwrap();
+    std::fs::write(dir.path().join(FLOOR_FILE), floor_text(far)).unwrap();
     let clock = SystemClock::new(&trusting(Trust::Never), dir.path());
     let first = clock.now();
     assert_eq!(first.quality, WallQuality::Unsynced);
@@ -21,7 +21,7 @@ fn an_unsynced_clock_is_never_before_the_last_time_written_down() {
 #[test]
 fn a_clock_that_is_always_believed_is_believed_also_below_the_floor() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join(FLOOR_FILE), "4000000000000").unwrap();
+    std::fs::write(dir.path().join(FLOOR_FILE), floor_text(4_000_000_000_000)).unwrap();
     let clock = SystemClock::new(&trusting(Trust::Always), dir.path());
     assert_eq!(clock.now().quality, WallQuality::Synced);
     assert!(clock.now().wall_ms < 4_000_000_000_000);
@@ -42,8 +42,7 @@ async fn a_trusted_time_is_written_down() {
     let clock = Arc::new(SystemClock::new(&trusting(Trust::Always), dir.path()));
     let before = clock.now().wall_ms;
     clock.write_floor().await;
-    let text = std::fs::read_to_string(dir.path().join(FLOOR_FILE)).unwrap();
-    assert!(text.parse::<i64>().unwrap() >= before);
+    assert!(read_floor(&dir.path().join(FLOOR_FILE)).unwrap() >= before);
 }
 
 #[test]
@@ -82,4 +81,25 @@ fn timesyncds_mark_vouches_once_each_time_it_is_touched() {
     assert_eq!(asked.mark(1_000_000, 2_000_000), Word::Unchanged);
     assert_eq!(asked.mark(5_000_000, 15_000_000), Word::Yes { error_ms: 1_500 }, "old news drifts");
     assert_eq!(asked.mark(9_000_000, 8_000_000), Word::Unchanged, "the clock was set back since");
+}
+
+/// A bit can make a time of the next century out of this one, and time is never taken back.
+#[test]
+fn a_floor_that_is_damaged_is_no_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FLOOR_FILE);
+    let written = floor_text(2_000_000_000_000);
+    let whole = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        read_floor(&path)
+    };
+    assert_eq!(whole(&written), Some(2_000_000_000_000));
+    for bit in 0..written.len() * 8 {
+        let mut hurt = written.clone();
+        hurt[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(whole(&hurt), None, "bit {bit}");
+    }
+    for length in 0..written.len() {
+        assert_eq!(whole(&written[..length]), None, "cut at {length}");
+    }
 }

@@ -71,6 +71,7 @@ fn read(
     let mut gone = Gone::default();
     let mut tree = merged.cache;
     split_list(&mut tree, &["mqtt", "mappings"]);
+    split_list(&mut tree, &["ble", "adapters"]);
     nest_uplink_keys(&mut tree, &mut gone, &mut problems);
     if let Some(mut config) = read_tree(&mut tree, &mut gone, &mut problems) {
         let mut found = judge(&config);

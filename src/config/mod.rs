@@ -6,6 +6,7 @@
 //! in it, only paths to them, so it may be shown.
 
 mod address;
+mod ble;
 mod clock;
 mod gateway;
 mod http;
@@ -25,6 +26,7 @@ mod validate;
 mod validate_uplink;
 
 pub use address::{Proxy, host_and_port};
+pub use ble::{Ble, BleDevice};
 pub use clock::{Clock, Trust};
 pub use gateway::Gateway;
 pub use http::Http;
@@ -53,6 +55,7 @@ pub struct Config {
     pub log: Log,
     pub limits: Memory,
     pub mqtt: Mqtt,
+    pub ble: Ble,
     pub journal: Journal,
     pub batch: Batch,
     pub http: Http,

@@ -1,13 +1,11 @@
 //! What Firehose charges for a million readings. Pure.
 //!
-//! List price in us-east-1, November 2026 (<https://aws.amazon.com/firehose/pricing/>): 0.029 USD per GB (2^30 bytes) of
-//! Direct PUT, each *record* rounded up to the next 5 KB. Storage, requests and the rest of the bill are not in it.
+//! Direct PUT at the list price of `config/aws/prices.toml`, each *record* rounded up to the next 5 KB. Storage, requests
+//! and the rest of the bill are not in it: `fogbeat cloud cost` has them.
 
 use super::lake::Batch;
+use crate::cloud;
 
-const USD_PER_GB: f64 = 0.029;
-const GB: f64 = 1_073_741_824.0;
-const ROUNDED_UP_TO: u64 = 5 * 1024;
 const MILLION: f64 = 1e6;
 
 /// Prices of a million readings in USD.
@@ -27,11 +25,12 @@ impl Prices {
         if readings == 0 {
             return None;
         }
+        let firehose = cloud::prices::Prices::list().ok()?.firehose;
         let text: u64 = batches.iter().map(|batch| batch.text_bytes).sum();
-        let packed: u64 = batches.iter().map(|batch| billed(batch.packed_bytes)).sum();
+        let packed: f64 = batches.iter().map(|batch| firehose.record(batch.packed_bytes)).sum();
         Some(Self {
-            record_per_reading: usd(billed(text.div_ceil(readings)) as f64),
-            this_way: usd(packed as f64 / readings as f64),
+            record_per_reading: firehose.record(text.div_ceil(readings)) * MILLION,
+            this_way: packed / readings as f64 * MILLION,
         })
     }
 
@@ -40,14 +39,6 @@ impl Prices {
     pub fn factor(&self) -> f64 {
         self.record_per_reading / self.this_way
     }
-}
-
-const fn billed(bytes: u64) -> u64 {
-    bytes.div_ceil(ROUNDED_UP_TO) * ROUNDED_UP_TO
-}
-
-fn usd(bytes_per_reading: f64) -> f64 {
-    bytes_per_reading * MILLION / GB * USD_PER_GB
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ const READ_AHEAD: u64 = 1_000;
 const HELD_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the journal is asked again for what is being salvaged there.
 const SALVAGE_POLL: Duration = Duration::from_millis(250);
+/// A task at rest shows this often that it is alive.
+pub(super) const TURN: Duration = Duration::from_secs(5);
 /// A wait without an end, for a timer that is not set.
 const FAR: Duration = Duration::from_secs(86_400);
 
@@ -52,6 +54,8 @@ pub(super) struct Settings {
     pub(super) retry: retry::Limits,
     pub(super) stuck_interval: Duration,
     pub(super) housekeeping: Duration,
+    /// [`TURN`].
+    pub(super) turn: Duration,
 }
 
 /// What the task is told from outside.
@@ -198,6 +202,10 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         tracing::debug!(uplink = %self.settings.name, again = self.again.len(), "forwarder started");
         let ended = loop {
             let now = Instant::now();
+            // What is under way has to end before it counts as progress.
+            if self.work.is_none() && self.call.is_none() {
+                self.board.alive(now);
+            }
             if self.draining.has_changed().unwrap_or(false) {
                 self.draining.mark_unchanged();
                 self.pause = None;
@@ -257,7 +265,9 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     async fn rest(&mut self) -> bool {
         loop {
             let deadline = *self.draining.borrow_and_update();
+            self.board.alive(Instant::now());
             tokio::select! {
+                () = tokio::time::sleep(self.settings.turn) => {}
                 () = self.hold.rest() => return true,
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return false,
                 asked = self.draining.changed() => if asked.is_err() { return false },
@@ -427,6 +437,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     fn worked(&mut self, workshop: Box<Workshop<F>>, outcome: Outcome) {
         self.work = None;
+        self.board.alive(Instant::now());
         self.position = workshop.position();
         self.holds_lines = workshop.holds_lines();
         if !self.member_last {
@@ -507,6 +518,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     fn delivered(&mut self, uplink: U, answers: &[Delivery]) {
         self.call = None;
+        self.board.alive(Instant::now());
         self.uplink = Some(uplink);
         let called = std::mem::take(&mut self.called);
         let mut worst: Option<(&Failure, bool)> = None;
@@ -578,7 +590,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     async fn next_event(&mut self) -> Event<U, F> {
         let now = Instant::now();
         let deadline = *self.draining.borrow();
-        let timer = self.timer(now);
+        let timer = self.timer(now).min(now + self.settings.turn);
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(deadline.unwrap_or(now + FAR)), if deadline.is_some() => Event::Deadline,

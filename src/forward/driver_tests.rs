@@ -82,6 +82,7 @@ fn reading() -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     }
 }
 
@@ -259,6 +260,7 @@ fn rig_with(
         retry: retry::Limits { min: Duration::from_millis(1), max: Duration::from_millis(5) },
         stuck_interval: Duration::from_millis(300),
         housekeeping: Duration::from_millis(20),
+        turn: Duration::from_millis(50),
     };
     let handle =
         start_task(uplink, Arc::clone(&feed), settings, Arc::new(StillClock), &Metrics::default()).unwrap();
@@ -552,4 +554,24 @@ async fn an_uplink_keeps_house_although_nothing_is_delivered() {
     let rig = rig(0, 1 << 20, |_| {}, |_, _| Delivery::Confirmed);
     rig.until("looked twice", |rig| rig.looks.load(std::sync::atomic::Ordering::Relaxed) > 1).await;
     assert!(deliveries(&rig.log.lock().unwrap()).is_empty());
+}
+
+/// Longer than anything but a task that does not turn.
+const STILL: Duration = Duration::from_secs(2);
+
+fn age(rig: &Rig) -> Duration {
+    rig.handle.watcher().mark().age(Instant::now().into_std())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_never_ends_is_no_progress_and_one_that_fails_is() {
+    let stuck = rig_with(10, 1 << 20, WINDOW, true, |_| {}, |_, _| Delivery::Confirmed);
+    let failing = rig(10, 1 << 20, |_| {}, |_, _| throttled());
+    let resting = rig(0, 1 << 20, |_| {}, |_, _| Delivery::Confirmed);
+    let held = rig(0, 1 << 20, |_| {}, |_, _| Delivery::Confirmed);
+    let watcher = held.handle.watcher();
+    let hold = tokio::task::spawn_blocking(move || watcher.hold(Duration::from_secs(5))).await.unwrap();
+    assert!(hold.is_some());
+    stuck.until("stuck", |rig| age(rig) > STILL).await;
+    assert_eq!([&failing, &resting, &held].map(|rig| age(rig) < STILL / 2), [true; 3]);
 }

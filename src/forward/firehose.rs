@@ -112,6 +112,12 @@ impl Uplink for Firehose {
         LIMITS
     }
 
+    /// One request for all; and when one record spoils it one for each, which a service that refuses does not let wait.
+    fn longest(&self) -> Duration {
+        let requests = u32::try_from(LIMITS.window).unwrap_or(u32::MAX).saturating_add(1);
+        SETUP_TIMEOUT + self.config.timeout.saturating_mul(requests)
+    }
+
     async fn deliver(&mut self, members: &[Member]) -> Vec<Delivery> {
         let client = match self.client().await {
             Ok(client) => client,

@@ -31,6 +31,7 @@ mod workshop;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -50,6 +51,9 @@ use crate::remote::Remote;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
+
+/// A worn card may need minutes for 64 MB and its fsync, and for a look at a lake of many days.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// What an uplink can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +110,10 @@ pub trait Uplink: Send + 'static {
     /// Delivers members and says what became of each, in the same order. Ends by itself within a bounded time. May
     /// be dropped half-way (at shutdown): what was not answered counts as not delivered.
     fn deliver(&mut self, members: &[Member]) -> impl Future<Output = Vec<Delivery>> + Send;
+    /// The longest that one delivery may take: a task that is in one for longer is stuck.
+    fn longest(&self) -> Duration {
+        LONGEST
+    }
     /// Keeps its own bounds on what it holds, also while nothing is delivered; called now and then while it rests.
     fn keep_house(&mut self, _now: Stamp) -> impl Future<Output = ()> + Send {
         async {}
@@ -254,6 +262,7 @@ pub fn spawn_beside(
         retry: retry::Limits::default(),
         stuck_interval: driver::STUCK_INTERVAL,
         housekeeping: driver::HOUSEKEEPING,
+        turn: driver::TURN,
     };
     let start_mqtt = |connection,
                       live: &Option<config::Live>,
@@ -320,7 +329,7 @@ fn start_task<U: Uplink, F: feed::Feed>(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SetupError> {
-    let board = Board::new(&settings.name, uplink.kind(), uplink.link(), metrics);
+    let board = Board::new(&settings.name, uplink.kind(), uplink.longest(), uplink.link(), metrics);
     let (drain, draining) = tokio::sync::watch::channel(None);
     let (holder, hold) = hold::pair();
     let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>, holder);

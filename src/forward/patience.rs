@@ -81,6 +81,7 @@ mod tests {
             battery_percent: None,
             rssi_dbm: None,
             reason: None,
+            gap_ms: None,
         };
         Entry::Reading { seq: Seq(7), device: "a".into(), reading }
     }

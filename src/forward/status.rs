@@ -20,7 +20,10 @@ use super::hold::{Held, Holder};
 use super::label::UplinkLabel;
 use super::mqtt::{self, LinkStatus};
 use super::{Failure, Member};
+use crate::health::Mark;
 
+/// Beyond the longest delivery: the journal's part, and a busy machine.
+const GRACE: Duration = Duration::from_secs(60);
 /// Failures in a row before one that may mend itself is worth a warning.
 const PATIENCE: u32 = 3;
 
@@ -134,6 +137,8 @@ pub struct Status {
 pub(super) struct Board {
     name: Arc<str>,
     kind: &'static str,
+    longest: Duration,
+    mark: Mark,
     metrics: Metrics,
     state: watch::Sender<State>,
     ages: watch::Sender<Ages>,
@@ -146,12 +151,15 @@ impl Board {
     pub(super) fn new(
         name: &str,
         kind: &'static str,
+        longest: Duration,
         link: Option<watch::Receiver<LinkStatus>>,
         metrics: &Metrics,
     ) -> Self {
         let board = Self {
             name: name.into(),
             kind,
+            longest,
+            mark: Mark::new(Instant::now().into_std()),
             metrics: metrics.clone(),
             state: watch::Sender::new(State::Idle),
             ages: watch::Sender::new(Ages::default()),
@@ -167,6 +175,8 @@ impl Board {
         Watcher {
             name: Arc::clone(&self.name),
             kind: self.kind,
+            deadline: self.longest + GRACE,
+            mark: self.mark.clone(),
             metrics: self.metrics.clone(),
             state: self.state.subscribe(),
             ages: self.ages.subscribe(),
@@ -179,6 +189,11 @@ impl Board {
 
     fn label(&self) -> UplinkLabel {
         UplinkLabel { uplink: self.name.to_string() }
+    }
+
+    /// The task got further.
+    pub(super) fn alive(&self, now: Instant) {
+        self.mark.set(now.into_std());
     }
 
     pub(super) fn waiting_since(&self, waiting: Option<Instant>) {
@@ -248,6 +263,8 @@ impl Board {
 pub struct Watcher {
     name: Arc<str>,
     kind: &'static str,
+    deadline: Duration,
+    mark: Mark,
     metrics: Metrics,
     state: watch::Receiver<State>,
     ages: watch::Receiver<Ages>,
@@ -270,6 +287,16 @@ impl Watcher {
 
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// Set whenever the task has got further: at rest every few seconds, else when a delivery has ended, well or not.
+    pub fn mark(&self) -> Mark {
+        self.mark.clone()
+    }
+
+    /// A task whose mark is older than this is stuck.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Tries a failing uplink again now: after a reload, or when the operator has mended something.

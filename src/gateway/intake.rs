@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::reading::validity::DeviceTimeWindow;
 use crate::relayed::Shelf;
 use crate::source::mqtt::{self, mapping::Mappings};
-use crate::source::replay;
+use crate::source::{bluetooth, replay};
 use crate::state::StateDir;
 
 /// While sources end, the open group is closed this often: they wait for it.
@@ -27,6 +27,7 @@ pub(super) struct Intake {
     stop: watch::Sender<bool>,
     listener: Option<mqtt::Handle>,
     externals: Vec<mqtt::ExternalHandle>,
+    bluetooth: Option<bluetooth::Handle>,
     /// Where the listener puts batches of other gateways, if it takes them.
     members: Option<Shelf>,
 }
@@ -45,6 +46,9 @@ impl Intake {
         let mut intake = Self { members: members.cloned(), ..Self::default() };
         if config.mqtt.listener.enabled || !config.mqtt.externals.is_empty() {
             intake.start_mqtt(config, gateway, state, journal, clock, registry).await?;
+        }
+        if config.ble.enabled {
+            intake.start_bluetooth(&config.ble, journal, clock, registry);
         }
         if !config.replay.is_empty() {
             let metrics = replay::Metrics::default();
@@ -106,6 +110,28 @@ impl Intake {
             self.stages.start("external broker", external.run(self.stop.subscribe()));
         }
         Ok(())
+    }
+
+    fn start_bluetooth(
+        &mut self,
+        ble: &config::Ble,
+        journal: &Journal,
+        clock: &Arc<SystemClock>,
+        registry: &mut Registry,
+    ) {
+        let metrics = bluetooth::Metrics::default();
+        metrics.register(registry);
+        let core = bluetooth::core(ble, Vec::new());
+        let counted_on = !(ble.adapters.is_empty() && ble.devices.is_empty());
+        let radio = bluetooth::BlueZ::default();
+        let (driver, handle) =
+            bluetooth::Driver::new(radio, core, journal.clone(), clock.clone(), metrics, counted_on);
+        self.bluetooth = Some(handle);
+        self.stages.start("bluetooth", driver.run(self.stop.subscribe()));
+    }
+
+    pub fn bluetooth(&self) -> Option<bluetooth::Handle> {
+        self.bluetooth.clone()
     }
 
     pub fn externals(&self) -> Vec<mqtt::ExternalHandle> {

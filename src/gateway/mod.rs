@@ -19,6 +19,8 @@ mod signals;
 mod stages;
 mod status;
 mod waiting;
+mod watchdog;
+mod words;
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,15 +51,14 @@ use signals::{Signals, Wish};
 use stages::{Ended, Stages};
 use status::Sources;
 use waiting::{Opened, Waiting};
+use watchdog::{Commits, Watchdog};
 
 /// Each is answered in milliseconds, by one task: a short queue is enough.
 const MOST_CALLS: usize = 8;
 /// How often liveness is looked at and the watchdog is told.
 const PULSE: Duration = Duration::from_secs(1);
-/// A runtime that does not run this task for so long is stuck.
-const RUNTIME_DEADLINE: Duration = Duration::from_secs(10);
-/// How long beyond the commit interval a reading may wait for the disk; a worn SD card stalls for seconds.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(30);
+/// How often systemd is told in words what the gateway does.
+const TELLING: Duration = Duration::from_secs(10);
 
 /// Why a gateway could not start, or did not stop in good order.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +103,10 @@ impl GatewayError {
     fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Journal(error) => error.trouble(),
-            Self::Control { source, .. } | Self::State(StateError::Id { source, .. }) => Trouble::of(source),
+            Self::Control { source, .. }
+            | Self::State(StateError::Id { source, .. } | StateError::Unusable { source, .. }) => {
+                Trouble::of(source)
+            }
             _ => None,
         }
     }
@@ -259,6 +263,7 @@ impl Gateway {
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
+            bluetooth: intake.bluetooth(),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
             members,
             remote,
@@ -288,13 +293,15 @@ impl Gateway {
 
     /// From ready to the end.
     async fn live(mut self, signals: &mut Signals) -> Result<(), GatewayError> {
-        let commit_deadline = self.setup.config.journal.commit_interval + COMMIT_DEADLINE;
-        self.health.announce("runtime", RUNTIME_DEADLINE, Instant::now());
-        self.health.announce("journal", commit_deadline, Instant::now());
+        let interval = self.setup.config.journal.commit_interval;
+        let watchdog = Watchdog::new(self.health.clone(), interval, Instant::now());
+        self.sources.listener.iter().for_each(|listener| watchdog.listener(listener));
+        self.sources.bluetooth.iter().for_each(|source| watchdog.bluetooth(source));
+        self.sources.uplinks.iter().for_each(|uplink| watchdog.uplink(uplink));
         self.health.enter(Phase::Running);
         notify::ready();
         tracing::info!(gateway = %self.sources.gateway, "ready");
-        let ended = self.watch(signals).await;
+        let ended = self.watch(signals, watchdog).await;
         if let Some(Ended { stage, panicked }) = &ended {
             tracing::error!(stage, panicked, "a stage ended unasked; the gateway stops");
         }
@@ -315,9 +322,12 @@ impl Gateway {
     }
 
     /// Until a signal asks to stop (`None`) or a task ended unasked.
-    async fn watch(&mut self, signals: &mut Signals) -> Option<Ended> {
+    async fn watch(&mut self, signals: &mut Signals, mut watchdog: Watchdog) -> Option<Ended> {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut telling = tokio::time::interval(TELLING);
+        telling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = None;
         loop {
             tokio::select! {
                 wish = signals.next() => match wish {
@@ -335,27 +345,33 @@ impl Gateway {
                 ended = self.stages.ended() => return Some(ended),
                 ended = self.intake.ended() => return Some(ended),
                 ended = uplink_ended(&mut self.uplinks) => return Some(ended),
-                _ = pulse.tick() => self.pulse(),
+                _ = pulse.tick() => self.pulse(&mut watchdog),
+                _ = telling.tick(), if notify::heard() => self.tell(&mut told),
             }
         }
     }
 
-    fn pulse(&self) {
-        let now = Instant::now();
-        self.health.beat("runtime", now);
+    fn pulse(&self, watchdog: &mut Watchdog) {
         let trouble = self.journal.admission().borrow().trouble();
         let before = self.health.trouble_is(trouble.map(|trouble| trouble.to_string()));
         if before.is_some() && trouble.is_none() {
             // Uplinks that met the full disk would look again in a minute only.
             self.sources.uplinks.iter().for_each(forward::Watcher::retry_now);
         }
-        let deadline = self.setup.config.journal.commit_interval + COMMIT_DEADLINE;
-        // A disk that is known to be full is told at /health; a restart would not empty it.
-        if trouble.is_some() || self.journal.waiting().is_none_or(|waited| waited < deadline) {
-            self.health.beat("journal", now);
+        let commits = Commits { waiting: self.journal.waiting(), trouble: trouble.is_some() };
+        match watchdog.judge(commits, Instant::now()) {
+            [] => notify::alive(),
+            // At once, and without a look at a disk that may be what hangs.
+            late => notify::status(&words::stuck(late)),
         }
-        if self.health.late(now).is_empty() {
-            notify::alive();
+    }
+
+    /// Tells systemd in words what the gateway does; not while the last round still hangs at the disk.
+    fn tell(&self, last: &mut Option<tokio::task::JoinHandle<()>>) {
+        if last.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let sources = self.sources.clone();
+            let tell = move || notify::status(&words::sentence(&sources.facts()));
+            *last = Some(tokio::task::spawn_blocking(tell));
         }
     }
 
@@ -413,7 +429,7 @@ impl Gateway {
     async fn stop(&mut self) -> Vec<&'static str> {
         let grace = self.setup.config.gateway.shutdown_grace;
         let deadline = tokio::time::Instant::now() + grace;
-        notify::stopping();
+        notify::stopping(grace);
         self.health.enter(Phase::Stopping);
         tracing::info!(grace = %humantime::format_duration(grace), "stopping");
         let mut panicked = Vec::new();

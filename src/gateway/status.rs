@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::accounted::Accounted;
+use super::words::{self, Facts};
 use crate::audit::{Head, Scribe};
 use crate::clock::{self, SystemClock};
 use crate::forward;
@@ -16,7 +17,7 @@ use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
 use crate::relayed::{self, Shelf};
 use crate::remote::Remote;
-use crate::source::mqtt;
+use crate::source::{bluetooth, mqtt};
 use crate::telemetry::process::{self, Usage};
 
 /// The whole document.
@@ -28,7 +29,7 @@ pub struct Status {
     pub site: Option<String>,
     pub phase: Phase,
     /// Stages that have not made progress within their deadline.
-    pub late: Vec<&'static str>,
+    pub late: Vec<String>,
     /// What keeps readings from being taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -41,6 +42,9 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<mqtt::Status>,
     pub external_brokers: Vec<mqtt::ExternalStatus>,
+    /// Left out when it is switched off in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bluetooth: Option<bluetooth::Shown>,
     pub uplinks: Vec<forward::Status>,
     /// Settings from afar; left out where none are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +77,9 @@ impl Status {
         if let Some(listener) = &mut self.listener {
             listener.refused.clear();
         }
+        if let Some(bluetooth) = &mut self.bluetooth {
+            bluetooth.view.wearables.clear();
+        }
         self.external_brokers.iter_mut().for_each(|broker| broker.refused.clear());
         self
     }
@@ -89,6 +96,7 @@ pub struct Sources {
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
+    pub bluetooth: Option<bluetooth::Handle>,
     pub uplinks: Vec<forward::Watcher>,
     pub members: Option<Shelf>,
     pub remote: Option<Remote>,
@@ -119,11 +127,33 @@ impl Sources {
             accounts: Accounted::of(&self.journal),
             listener: self.listener.as_ref().map(mqtt::Handle::status),
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
+            bluetooth: self.bluetooth.as_ref().map(bluetooth::Handle::shown),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
             remote: self.remote.as_ref().map(Remote::status),
             members: self.members.as_ref().map(Shelf::status),
             left_behind: self.left_behind(),
             audit: self.scribe.head(),
+        }
+    }
+
+    /// The same in short. Looks at files as well.
+    pub fn facts(&self) -> Facts {
+        let uplink = |watcher: &forward::Watcher| {
+            let status = watcher.status();
+            let failing = status.failing_s.zip(status.failure);
+            words::Uplink {
+                name: status.name,
+                queued: status.queued_readings,
+                failing: failing
+                    .map(|(since, failure)| (Duration::from_secs(since), failure.cause.to_owned())),
+            }
+        };
+        Facts {
+            trouble: self.health.trouble(),
+            connections: self.listener.as_ref().map(|listener| listener.metrics().connections.get()),
+            readings: self.journal.status().readings,
+            synced: self.clock.status().health.synced,
+            uplinks: self.uplinks.iter().map(uplink).collect(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The start of what needs the disk: the gateway's id, the control socket, the journal.
+//! The start of what needs the disk: the state directory, the gateway's id, the control socket, the journal.
 //!
 //! A disk that is full or read-only is no reason to give up: the gateway waits, says so in the log, at `/health`, `/ready`
 //! and `/status` and to `fogbeat status`, and goes on by itself. Until then no port for readings is open, so nothing can
@@ -74,14 +74,15 @@ impl Waiting<'_> {
             if since.is_none() {
                 since = Some(Instant::now());
                 self.show(&mut pages);
-                notify::ready();
             }
-            notify::alive();
+            // Not ready: no port is open. The start is given more time as long as it says so.
+            notify::starting(&format!("waits for its disk: {trouble}; {}", trouble.remedy()));
             self.rest(trouble).await;
         }
     }
 
     async fn attempt(&mut self, bound: &mut bool) -> Result<Opened, GatewayError> {
+        self.setup.state.claim()?;
         let config = &self.setup.config;
         if !*bound {
             let path = control::socket_path(self.setup.state.path());

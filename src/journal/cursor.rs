@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -167,6 +168,12 @@ impl Cursors {
             open.chain([kept.place.cursor]).collect::<Vec<_>>()
         });
         given.collect()
+    }
+
+    /// Whether some uplink stands at one of these positions of a generation.
+    pub fn within(&self, generation: u32, positions: Range<u32>) -> bool {
+        let within = |seq: Seq| seq.generation() == generation && positions.contains(&seq.n());
+        self.known().values().any(|cursor| within(cursor.cursor()))
     }
 
     /// Whether every uplink is wholly before or wholly past a generation, and one at least before it.
@@ -335,10 +342,8 @@ impl UplinkCursor {
     }
 
     /// The uplink's account. `around` tells what the manifest knows of a cursor.
-    pub(super) fn account(&self, around: impl FnOnce(Seq) -> Around) -> UplinkAccount {
-        let mut kept = self.kept();
-        let around = around(kept.place.cursor);
-        kept.settle(&around);
+    pub(super) fn account(&self, around: impl Fn(Seq) -> Around) -> UplinkAccount {
+        let (kept, around) = self.settled(around);
         let began = kept.place.began.clone().unwrap_or_default();
         UplinkAccount::new(&self.0.name, &began, &kept.place.tally, around)
     }
@@ -369,10 +374,24 @@ impl UplinkCursor {
     }
 
     /// Begins the account where the cursor stands, if it has none in the manifest's present count of numbers.
-    pub(super) fn begin_account(&self, around: impl FnOnce(Seq) -> Around) {
-        let mut kept = self.kept();
-        let around = around(kept.place.cursor);
-        kept.settle(&around);
+    pub(super) fn begin_account(&self, around: impl Fn(Seq) -> Around) {
+        drop(self.settled(around));
+    }
+
+    /// What is known around the cursor, and the place with that very cursor. The generations are looked at without this
+    /// lock: whoever evicts or replaces one holds theirs while it asks for the uplinks' places.
+    fn settled(&self, around: impl Fn(Seq) -> Around) -> (MutexGuard<'_, Kept>, Around) {
+        let mut cursor = self.cursor();
+        loop {
+            let around = around(cursor);
+            let mut kept = self.kept();
+            // It moves once per batch, so that this ends.
+            if kept.place.cursor == cursor {
+                kept.settle(&around);
+                return (kept, around);
+            }
+            cursor = kept.place.cursor;
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -1,7 +1,7 @@
 //! One generation: a sled database of its own, behind a fence.
 //!
-//! Keys are big-endian u64: below 2^63 a block's first n; from 2^63 on a device's name under its number; the last key
-//! says what the generation is. Keys are never removed one by one.
+//! Keys are big-endian u64: below 2^63 a block's first n; from 2^63 on a device's name under its number ([`names`] keeps
+//! them a second time); the last key says what the generation is. Keys are never removed one by one.
 //!
 //! What sled 0.34.7 does not do by itself, and is done here:
 //! - `flush()` never syncs, so every commit ends with `fdatasync` on a descriptor of our own;
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use super::block::{self, BlockError, Encoder, Header, Kind};
 use super::disk::Disk;
 use super::keys::{KeyId, Keys, Sealer};
+use super::names;
 use super::quota::Trouble;
 use super::salvage::{self, Soundness};
 
@@ -84,6 +85,8 @@ pub struct Generation {
     db: Option<sled::Db>,
     /// Our own descriptor of `<dir>/db`: sled gives none away, and fdatasync works on the inode.
     file: File,
+    /// Where names are kept once more; only in one that is being written.
+    names: Option<File>,
     /// Seals everything in it, if there was a key when it was made.
     sealer: Option<Arc<Sealer>>,
 }
@@ -113,6 +116,7 @@ impl Generation {
         }
         let mut generation = Self::open(dir, number)?;
         generation.sealer = sealer.clone();
+        generation.names = Some(names::create(dir)?);
         let value = Encoder::new(sealer).encode_plain(Kind::Generation, number, 0, about)?;
         generation.commit(disk, &[(META, value)])?;
         for entry in fs::read_dir(dir)? {
@@ -161,7 +165,7 @@ impl Generation {
         let _ = fs::remove_file(&note);
         let db = Some(opened?);
         let file = File::open(dir.join("db"))?;
-        Ok(Self { number, dir: dir.to_owned(), db, file, sealer: None })
+        Ok(Self { number, dir: dir.to_owned(), db, file, names: None, sealer: None })
     }
 
     fn open_patiently(dir: &Path) -> Result<sled::Db, GenerationError> {
@@ -216,6 +220,13 @@ impl Generation {
     /// # Errors
     /// Any error is final for this handle: sled's errors are sticky.
     pub fn commit(&self, disk: &dyn Disk, entries: &[(u64, Vec<u8>)]) -> Result<(), GenerationError> {
+        if let Some(file) = &self.names {
+            let values = entries.iter().filter(|(key, _)| (NAMES..META).contains(key));
+            if let Err(error) = names::append(disk, file, values.map(|(_, value)| value.as_slice())) {
+                // The database has them as well.
+                tracing::debug!(generation = self.number, %error, "names cannot be kept twice");
+            }
+        }
         fenced(|| {
             let db = self.db()?;
             for (key, value) in entries {
@@ -283,20 +294,25 @@ impl Generation {
         })
     }
 
-    /// Device names by their number in this generation. Damaged ones, and those whose key is not among `keys`, are left
-    /// out.
+    /// Device names by their number in this generation, from either of their two places. Damaged ones, and those whose
+    /// key is not among `keys`, are left out.
     pub fn names(&self, keys: &Keys) -> Result<HashMap<u32, Arc<str>>, GenerationError> {
+        let mut names = HashMap::new();
+        let mut take = |number: u32, value: &[u8]| {
+            let name = block::decode_plain(value, keys, Kind::Name).ok();
+            if let Some(name) = name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) {
+                names.insert(number, Arc::from(name));
+            }
+        };
+        names::read(&self.dir, self.number, &mut |header, value| take(header.first_n, value));
         fenced(|| {
-            let mut names = HashMap::new();
             for item in self.db()?.range(NAMES.to_be_bytes()..META.to_be_bytes()) {
                 let (key, value) = item?;
-                let name = block::decode_plain(&value, keys, Kind::Name).ok();
-                if let Some(name) = name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) {
-                    names.insert(number_of(&key) as u32, name.into());
-                }
+                take(number_of(&key) as u32, &value);
             }
-            Ok(names)
-        })
+            Ok(())
+        })?;
+        Ok(names)
     }
 
     /// What the generation says of itself (JSON), as it was given to [`Generation::create`].

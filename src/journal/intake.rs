@@ -39,6 +39,8 @@ struct Open {
     counters: Counters,
     /// The group that is being written.
     under_way: Option<Arc<Vec<Reading>>>,
+    /// When its first reading came.
+    under_way_from: Option<Instant>,
 }
 
 /// A group on its way to the disk.
@@ -61,6 +63,7 @@ impl Intake {
             windows: Windows::default(),
             counters: Counters::default(),
             under_way: None,
+            under_way_from: None,
         };
         Self { open: Mutex::new(open), changed: Notify::new(), room: Notify::new() }
     }
@@ -122,12 +125,18 @@ impl Intake {
         }
     }
 
+    /// Since when the oldest reading waits that is not durable.
+    pub fn waiting_from(&self) -> Option<Instant> {
+        let open = self.open();
+        open.under_way_from.or(open.first_at)
+    }
+
     /// Takes the open group away and opens the next one.
     pub fn take(&self) -> Taken {
         let mut open = self.open();
         let ticket = open.ticket;
         open.ticket = Ticket(ticket.0 + 1);
-        open.first_at = None;
+        open.under_way_from = open.first_at.take();
         open.weight = 0;
         open.urgent = false;
         open.waiting = Waiting::Nobody;
@@ -146,6 +155,7 @@ impl Intake {
             let mut open = self.open();
             open.counters.durable(written);
             open.under_way = None;
+            open.under_way_from = None;
         }
         // Snapshots look at it under the lock only: nobody else holds it now.
         if let Some(mut buffer) = Arc::into_inner(readings) {

@@ -66,6 +66,9 @@ pub struct Summaries {
     pub window_s: u16,
     /// They are numbered 0 to `count` - 1.
     pub count: u32,
+    /// Some of these numbers have none: it was lost, or erased.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sparse: bool,
 }
 
 /// How a generation is encrypted.
@@ -177,6 +180,12 @@ impl Record {
     pub fn gaps_behind_summaries(&self) -> impl Iterator<Item = (u32, &Missing)> {
         let first = self.count.saturating_sub(self.missing.len() as u32);
         (first..).zip(&self.missing)
+    }
+
+    /// Positions between two of these gaps.
+    pub fn between_gaps(&self) -> std::ops::Range<u32> {
+        let first = self.count.saturating_sub(self.missing.len() as u32);
+        first.saturating_add(1)..self.count
     }
 
     /// Why the numbers from `first` up to `end` are missing, each once: by what is known, else they are lost.

@@ -32,6 +32,7 @@ pub struct Metrics {
     pub quota: Arc<super::quota::Metrics>,
     repaired: Counter,
     salvaged: Counter,
+    unnamed: Counter,
     pub damaged: Gauge,
     pub quarantine_bytes: Gauge,
     thinned: Counter,
@@ -58,6 +59,7 @@ impl Default for Metrics {
             quota: Arc::default(),
             repaired: Counter::default(),
             salvaged: Counter::default(),
+            unnamed: Counter::default(),
             damaged: Gauge::default(),
             quarantine_bytes: Gauge::default(),
             thinned: Counter::default(),
@@ -98,6 +100,11 @@ impl Metrics {
         r.register("lost", "Numbers once durable that the storage has lost", self.lost.clone());
         r.register("repaired", "Damaged generations that were salvaged", self.repaired.clone());
         r.register("salvaged", "Readings kept from damaged generations", self.salvaged.clone());
+        r.register(
+            "unnamed",
+            "Readings kept from damaged generations whose device's name is lost",
+            self.unnamed.clone(),
+        );
         r.register("damaged", "Damaged generations that wait to be salvaged", self.damaged.clone());
         r.register_with_unit(
             "quarantine",
@@ -131,6 +138,7 @@ impl Metrics {
         self.repaired.inc();
         self.salvaged.inc_by(repaired.salvaged);
         self.lost.inc_by(repaired.lost);
+        self.unnamed.inc_by(repaired.unnamed);
     }
 
     /// A generation was thinned; `readings` of it were readings until then.

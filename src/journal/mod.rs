@@ -42,6 +42,7 @@ mod live;
 mod manifest;
 mod mark;
 mod metrics;
+mod names;
 mod policy;
 mod proof;
 mod quota;
@@ -585,9 +586,9 @@ impl Journal {
         any.then_some(DamageStatus { waiting, salvaged, quarantine_bytes })
     }
 
-    /// How long the oldest reading of the open group has waited for its commit.
+    /// How long the oldest reading that is not durable has waited: in the open group, or in one that is being written.
     pub fn waiting(&self) -> Option<Duration> {
-        self.inner.intake.group().first_at.map(|first| first.elapsed())
+        self.inner.intake.waiting_from().map(|first| first.elapsed())
     }
 
     /// Every generation on disk, oldest first.
@@ -614,11 +615,12 @@ impl Journal {
     /// When it cannot be done now; the generation waits on.
     pub fn salvage(&self, number: u32, look: &mut dyn FnMut()) -> Result<Repaired, SalvageError> {
         let inner = &self.inner;
-        let repaired = inner.spool.salvage(number, inner.program.get_or_init(Program::default), look)?;
+        let repaired =
+            inner.spool.salvage(number, &inner.cursors, inner.program.get_or_init(Program::default), look)?;
         inner.metrics.salvaged(&repaired);
-        let Repaired { generation, count, salvaged, lost, trouble } = &repaired;
+        let Repaired { generation, count, salvaged, lost, unnamed, trouble } = &repaired;
         match trouble {
-            None if *lost == 0 => {
+            None if *lost == 0 && *unnamed == 0 => {
                 tracing::info!(generation, count, "a damaged generation was salvaged whole")
             }
             trouble => tracing::error!(
@@ -626,8 +628,10 @@ impl Journal {
                 count,
                 salvaged,
                 lost,
+                unnamed,
                 trouble = trouble.as_deref(),
-                "a damaged generation was salvaged; what is lost is delivered as gap lines; check or replace the disk"
+                "a damaged generation was salvaged; what is lost is delivered as gap lines, what has lost its device's name \
+                 under a stand-in; check or replace the disk"
             ),
         }
         self.remember_newest();

@@ -270,7 +270,7 @@ mod tests {
     fn summaries_stand_for_numbers_that_are_told_behind_them() {
         let (mut facts, mut readable) = facts();
         let thinned = &mut facts.generations[0].record;
-        thinned.summaries = Some(Summaries { window_s: 10, count: 12 });
+        thinned.summaries = Some(Summaries { window_s: 10, count: 12, sparse: false });
         thinned.missing = given(5, State::Sealed, 100, &[(0, 99, GapCause::Thinned)]).record.missing;
         readable.insert(5, Vec::new());
         for (n, tally) in [

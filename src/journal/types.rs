@@ -147,6 +147,12 @@ pub enum CursorError {
     Name(String),
 }
 
+/// What a device is called whose name is lost in every place: told apart from the others of its generation, and taken
+/// for none of them.
+pub(super) fn unnamed(generation: u32, device: u32) -> Arc<str> {
+    format!("unnamed-{generation}-{device}").into()
+}
+
 // === impl Entry ===
 
 impl Entry {

@@ -4,7 +4,7 @@
 //! `id`, `type`, `gateway`, `site`, `device`, `source`, `time`, `time_quality` (left out when `synced`), `boot` and
 //! `uptime_ms` (with `unsynced`), `uncertainty_s` (with `repaired`; with a synchronised clock only above
 //! [`CERTAIN_MS`]), `device_time` (a stamp of the wearable that was not believed), `bpm`, `rr_ms`, `contact`,
-//! `energy_kj`, `battery_percent`, `rssi_dbm`, `reason`.
+//! `energy_kj`, `battery_percent`, `rssi_dbm`, `reason`, `gap_ms`.
 //!
 //! `id` is `<spool>-<seq>`. An event's id can equal no reading's: an `end` line takes the first number its generation
 //! did not use, a `gap` line has both its ends, a `summary` line has its place among the summaries of its generation as
@@ -248,6 +248,10 @@ fn write_values(out: &mut Vec<u8>, reading: &Reading) {
         out.extend_from_slice(b",\"reason\":\"");
         out.extend_from_slice(reason.as_str().as_bytes());
         out.push(b'"');
+    }
+    if let Some(gap_ms) = reading.gap_ms {
+        out.extend_from_slice(b",\"gap_ms\":");
+        integer(out, gap_ms);
     }
 }
 

@@ -71,5 +71,6 @@ fn timed(summary: &Summary) -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     }
 }

@@ -23,6 +23,7 @@ fn reading() -> Reading {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     }
 }
 
@@ -61,6 +62,7 @@ fn every_optional_field_in_its_place() {
         battery_percent: Some(97),
         rssi_dbm: Some(-61),
         reason: Some(Reason::NoContact),
+        gap_ms: Some(4_213),
         ..reading()
     };
     golden(
@@ -69,7 +71,7 @@ fn every_optional_field_in_its_place() {
             r#""source":"gatt","time":"2026-11-23T19:02:10.123Z","time_quality":"unsynced","#,
             r#""boot":"7c9e6679-7425-40de-944b-e07fc1f90ae7","uptime_ms":61250,"#,
             r#""device_time":"2000-01-01T00:00:00.000Z","bpm":72,"rr_ms":[861.328,884.766,1000],"contact":false,"#,
-            r#""energy_kj":2000,"battery_percent":97,"rssi_dbm":-61,"reason":"no_contact"}"#
+            r#""energy_kj":2000,"battery_percent":97,"rssi_dbm":-61,"reason":"no_contact","gap_ms":4213}"#
         ),
     );
 }

@@ -156,4 +156,7 @@ pub struct Reading {
     pub battery_percent: Option<u8>,
     pub rssi_dbm: Option<i8>,
     pub reason: Option<Reason>,
+    /// Something of this wearable was not heard between its reading before this one and this one, which lie so far apart,
+    /// ms: `rr` does not continue the intervals before it.
+    pub gap_ms: Option<u32>,
 }

@@ -31,6 +31,7 @@ pub fn readings(most: usize) -> impl Strategy<Value = Vec<Reading>> {
             battery_percent: None,
             rssi_dbm: None,
             reason,
+            gap_ms: None,
         });
     prop::collection::vec(one, 0..most)
 }

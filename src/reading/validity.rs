@@ -71,6 +71,7 @@ impl Measurement {
             battery_percent: self.battery_percent,
             rssi_dbm: self.rssi_dbm,
             reason: reason(self.bpm, self.contact),
+            gap_ms: None,
         };
         (reading, dropped)
     }

@@ -52,7 +52,7 @@ fn power_cuts_lose_nothing() {
         // on must still be true.
         std::thread::sleep(Duration::from_micros(rng.between(0, 200_000)));
         daemon.kill();
-        disk.restore().expect("bring the disk back");
+        disk.repair().expect("bring the disk back");
     }
     let (account, verdict) = finish(&setup, fleet);
     setup.check_encryption("strap-0");

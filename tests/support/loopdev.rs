@@ -81,8 +81,8 @@ impl LoopDisk {
         Ok(())
     }
 
-    /// Mounts it anew after [`LoopDisk::fail`]. Who else has seen the mount (another test's namespace) keeps it failed for a
-    /// while.
+    /// Mounts it anew, after [`LoopDisk::fail`] or a cut, until it can be written. Who else has seen the mount (another
+    /// test's namespace) keeps it failed for a while.
     pub fn repair(&self) -> Result<(), String> {
         let mut last = Err("not tried".to_owned());
         for _ in 0..100 {

@@ -272,6 +272,7 @@ impl Life {
                 battery_percent: None,
                 rssi_dbm: None,
                 reason: None,
+                gap_ms: None,
             };
             self.journal.append(&mut vec![reading], &mut out).await;
         }

@@ -21,6 +21,7 @@ fn reading(seq: u64, device: &str, bpm: u16) -> Entry {
         battery_percent: None,
         rssi_dbm: None,
         reason: None,
+        gap_ms: None,
     };
     Entry::Reading { seq: Seq(seq), device: device.into(), reading }
 }

@@ -6,12 +6,12 @@
 //! | arrival | uptime in ms: a device's first against the block's first, then the change of its interval |
 //! | wall | change of (wall clock - uptime), ms; all zero while the clock does not step |
 //! | traits | quality, source, contact, kind of device stamp, RR unit; XOR with the reading before |
-//! | extras | which of reason, energy, battery, RSSI are there; XOR with the reading before |
+//! | extras | which of reason, energy, battery, RSSI, gap are there; XOR with the reading before |
 //! | bpm | difference to the reading before; 0 = none |
 //! | rr count | |
 //! | rr | a device's first against what its bpm predicts, then differences, in the source's own unit |
 //! | stamp | device stamp: a device's first against the wall clock, then the change of its interval |
-//! | values | reason, energy (difference), battery (difference), RSSI, of those readings that have them |
+//! | values | reason, energy (difference), battery (difference), RSSI, gap in ms, of those readings that have them |
 //!
 //! Everything is a varint, signed ones by zigzag. zstd takes out what repeats.
 
@@ -106,6 +106,7 @@ fn extras_of(reading: &Reading) -> u64 {
         | u64::from(reading.energy_kj.is_some()) << 1
         | u64::from(reading.battery_percent.is_some()) << 2
         | u64::from(reading.rssi_dbm.is_some()) << 3
+        | u64::from(reading.gap_ms.is_some()) << 4
 }
 
 impl Columns {
@@ -173,6 +174,9 @@ impl Columns {
             }
             if let Some(rssi) = reading.rssi_dbm {
                 put_signed(&mut self.values, i64::from(rssi));
+            }
+            if let Some(gap) = reading.gap_ms {
+                put(&mut self.values, u64::from(gap));
             }
         }
         self.all().into_iter().for_each(|column| end_column(column, out));
@@ -243,9 +247,13 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()>
                 Some(cx.battery)
             }
         };
-        let rssi_dbm = match cx.extras >> 3 {
+        let rssi_dbm = match cx.extras >> 3 & 1 {
             0 => None,
-            1 => Some(i8::try_from(values_column.signed()?).ok()?),
+            _ => Some(i8::try_from(values_column.signed()?).ok()?),
+        };
+        let gap_ms = match cx.extras >> 4 {
+            0 => None,
+            1 => Some(u32::try_from(values_column.unsigned()?).ok()?),
             _ => return None,
         };
         out.push(Reading {
@@ -260,6 +268,7 @@ pub fn read(mut body: &[u8], count: usize, out: &mut Vec<Reading>) -> Option<()>
             battery_percent,
             rssi_dbm,
             reason,
+            gap_ms,
         });
     }
     Some(())

@@ -30,7 +30,7 @@ fn reading() -> impl Strategy<Value = Reading> {
         Just(Some(Reason::NoContact)),
         Just(Some(Reason::Frozen))
     ];
-    let rest = (any::<Option<u16>>(), any::<Option<u8>>(), any::<Option<i8>>(), reason);
+    let rest = (any::<Option<u16>>(), any::<Option<u8>>(), any::<Option<i8>>(), reason, any::<Option<u32>>());
     let source =
         prop_oneof![Just(Source::Gatt), Just(Source::Advert), Just(Source::Mqtt), Just(Source::Replay)];
     let contact =
@@ -42,7 +42,7 @@ fn reading() -> impl Strategy<Value = Reading> {
             device_time,
             bpm,
             rr,
-            (energy_kj, battery_percent, rssi_dbm, reason),
+            (energy_kj, battery_percent, rssi_dbm, reason, gap_ms),
             source,
             contact,
         )| {
@@ -58,6 +58,7 @@ fn reading() -> impl Strategy<Value = Reading> {
                 battery_percent,
                 rssi_dbm,
                 reason,
+                gap_ms,
             }
         },
     )

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::metrics::Metrics;
 use super::{Admission, Ballast, BallastOrder, Limits, Measured, Trouble, default_quota};
 use crate::config::{self, WhenFull};
+use crate::files;
 use crate::journal::cursor::UplinkCursor;
 use crate::journal::disk::{Disk, disk_usage};
 use crate::journal::spool::{Evicted, Spool, Thinning};
@@ -361,19 +362,32 @@ fn thin_some(thin: Thin<'_>) -> bool {
     false
 }
 
+/// What an earlier start chose.
+fn remembered(path: &Path) -> Option<Remembered> {
+    let bytes = std::fs::read(path).ok()?;
+    // Without its sum it is not what was written: a digit more would be a quota that the disk does not have.
+    let text = files::without_sum(&bytes).ok().filter(|text| text.len() < bytes.len());
+    let known = text.and_then(|text| serde_json::from_slice(text).ok());
+    if known.is_none() {
+        tracing::error!(file = %path.display(),
+            "the default quota that was settled on is damaged: it is settled anew from the free space; check the disk");
+    }
+    known
+}
+
 /// The default quota: what was chosen at the first start. Free space changes, and a quota that follows it would drop
 /// what it has allowed before.
 fn remembered_default(dir: &Path, disk: &dyn Disk) -> io::Result<u64> {
     let path = dir.join(REMEMBERED);
-    let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
-    if let Some(Remembered { default_bytes }) = known {
+    if let Some(Remembered { default_bytes }) = remembered(&path) {
         return Ok(default_bytes);
     }
     let found = statvfs(dir)?;
     // What the spool has already is not free, and counts.
     let free = found.f_bavail.saturating_mul(found.f_frsize).saturating_add(disk_usage(dir));
     let default_bytes = default_quota(free);
-    let bytes = serde_json::to_vec(&Remembered { default_bytes }).map_err(io::Error::other)?;
+    let text = serde_json::to_vec(&Remembered { default_bytes }).map_err(io::Error::other)?;
+    let bytes = files::with_sum(text);
     if let Err(error) = disk.replace(&path, &bytes) {
         tracing::debug!(%error, "the default quota is not remembered yet");
     }

@@ -15,6 +15,7 @@ use super::values::Writer;
 use crate::journal::block::{self, Header, Kind};
 use crate::journal::disk::RealDisk;
 use crate::journal::generation::{self, Generation, GenerationError, Stored};
+use crate::journal::names;
 
 /// Bytes searched at a time.
 const WINDOW: usize = 1 << 20;
@@ -22,8 +23,8 @@ const WINDOW: usize = 1 << 20;
 const SECTOR: usize = 4096;
 /// Blocks asked of sled at a time: what one damaged page costs.
 const RANGE: usize = 16;
-/// The files of a database that hold values.
-const FILES: [&str; 2] = ["db", "blobs"];
+/// The files of a generation that hold values.
+const FILES: [&str; 3] = ["db", "blobs", names::FILE];
 
 /// One generation to salvage.
 #[derive(Debug, Clone)]

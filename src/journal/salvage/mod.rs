@@ -10,10 +10,13 @@
 //! nothing is ever altered; every value whose own bytes are whole is found, whatever is broken around it; what was not
 //! found is told, number by number. Everything that may go wrong with a damaged database goes wrong in a [`child`].
 //!
-//! Not promised: the name of a device whose every copy of the name is damaged. Its readings are kept under a stand-in.
+//! Not promised: the name of a device whose every copy is damaged, in the database and beside it
+//! ([`super::names`]). It is never guessed from another generation's numbers: its readings are kept under a stand-in,
+//! `unnamed-<generation>-<number>`, one for each device, and counted.
 
 mod child;
 mod collect;
+mod held;
 mod log;
 mod rebuild;
 mod scan;
@@ -22,8 +25,10 @@ mod values;
 
 pub use child::{ChildError, Program, WORKER, work};
 pub use collect::Job;
+pub use held::Held;
 pub use log::{Soundness, soundness};
 pub use rebuild::{Survey, build};
+pub use scan::scan;
 pub use shelf::{QUARANTINE, Shelf, directories, directory, put_aside};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::values::{Reader, Value};
 use crate::journal::block::Kind;
 use crate::journal::disk::Disk;
 use crate::journal::generation::{Generation, GenerationError};
-use crate::journal::manifest::{Missing, Record};
+use crate::journal::manifest::{Missing, Record, Summaries};
 
 /// Values put into sled under one flush.
 const TOGETHER: usize = 256;
@@ -18,7 +18,8 @@ const TOGETHER: usize = 256;
 pub struct Survey {
     /// First number to the number behind the last one; no two overlap.
     numbers: BTreeMap<u32, u32>,
-    pub summaries: u64,
+    /// The same for summaries.
+    positions: BTreeMap<u32, u32>,
     /// What the generation said of itself, if that was found: the value as it was stored.
     pub about: Option<Vec<u8>>,
     /// Values that are worth a database: all but names and what the generation said of itself.
@@ -39,7 +40,8 @@ impl Survey {
             match value.header.kind {
                 Kind::Summaries => {
                     survey.values += 1;
-                    survey.summaries += u64::from(value.header.count);
+                    let after = value.header.first_n.saturating_add(value.header.count);
+                    survey.positions.insert(value.header.first_n, after);
                 }
                 Kind::Readings => {
                     survey.values += 1;
@@ -62,9 +64,17 @@ impl Survey {
         self.numbers.values().copied().max().unwrap_or(0)
     }
 
-    /// Readings found.
-    pub fn readings(&self) -> u64 {
-        self.numbers.iter().map(|(first, after)| u64::from(after.saturating_sub(*first))).sum()
+    /// Readings and summaries found.
+    pub fn found(&self) -> u64 {
+        let found = self.numbers.iter().chain(&self.positions);
+        found.map(|(first, after)| u64::from(after.saturating_sub(*first))).sum()
+    }
+
+    /// What is left of a thinned generation's summaries.
+    pub fn left_of(&self, known: Summaries) -> Summaries {
+        let count = self.positions.values().copied().max().unwrap_or(0).min(known.count);
+        let there: u64 = self.positions.iter().map(|(first, after)| u64::from(after - first)).sum();
+        Summaries { count, sparse: known.sparse || there < u64::from(count), ..known }
     }
 
     /// What of the record's numbers, being `count` in all, is not there: lost, unless its cause is known already.
@@ -84,7 +94,7 @@ impl Survey {
     }
 }
 
-fn wanted(value: &Value, limit: Option<u32>) -> bool {
+pub(super) fn wanted(value: &Value, limit: Option<u32>) -> bool {
     let numbered = matches!(value.header.kind, Kind::Readings | Kind::Summaries);
     let never_given = limit.is_some_and(|limit| value.header.first_n >= limit);
     !numbered || (value.header.count > 0 && !never_given)

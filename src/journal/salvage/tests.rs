@@ -13,6 +13,7 @@ use crate::journal::generation::{self, Generation};
 use crate::journal::tests::reading_at;
 
 const GENERATION: u32 = 7;
+const DEVICES: u32 = 9;
 
 /// splitmix64, as in the integration tests.
 struct Rng(u64);
@@ -46,7 +47,8 @@ impl Database {
         for commit in 0..800u32 {
             let readings: Vec<_> = (0..1 + rng.below(60) as u32)
                 .map(|n| {
-                    let mut reading = reading_at(commit % 9, i64::from(count + n), 60 + (n % 50) as u16);
+                    let mut reading =
+                        reading_at(commit % DEVICES, i64::from(count + n), 60 + (n % 50) as u16);
                     reading.rr.values = (0..4).map(|_| rng.below(60_000) as u32).collect();
                     reading
                 })
@@ -54,7 +56,7 @@ impl Database {
             let place = Place { boot_tag: 7, clock_epoch: 0, generation: GENERATION, first_n: count };
             let value = encoder.encode(place, readings.iter()).unwrap();
             let mut entries = vec![(u64::from(count), value)];
-            if commit < 9 {
+            if commit < DEVICES {
                 let name = encoder.encode_plain(Kind::Name, GENERATION, commit, b"a device's name").unwrap();
                 entries.push((1 << 63 | u64::from(commit), name));
             }
@@ -69,7 +71,7 @@ impl Database {
             let start = value.as_ptr() as usize - db.as_ptr() as usize;
             places.entry(generation::key(header)).or_default().push(start..start + value.len());
         });
-        assert_eq!(places.len(), 800 + 9 + 1, "every value is found in what is whole");
+        assert_eq!(places.len(), 800 + DEVICES as usize + 1, "every value is found in what is whole");
         Self { root, db, count, places }
     }
 
@@ -137,7 +139,9 @@ fn only_values_that_were_hit_themselves_are_missing_and_damage_is_noticed_before
         let dir = database.with(&db);
         let whole = database.whole(&db);
         let found = database.found(&dir);
-        assert_eq!(found, whole, "{what}");
+        // Names lie beside the database as well.
+        let names = 1 << 63..(1 << 63) + u64::from(DEVICES);
+        assert_eq!(found, whole.iter().copied().chain(names).collect(), "{what}");
         match soundness(&dir, GENERATION).unwrap() {
             Soundness::Damaged(..) => noticed += 1,
             Soundness::Sound => {

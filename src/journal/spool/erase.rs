@@ -99,6 +99,7 @@ impl Spool {
             if let Some(summaries) = &mut record.summaries {
                 // Those that are left keep their positions.
                 summaries.count = pass.summaries;
+                summaries.sparse = true;
             }
             add_erased(record, &pass.erased);
         });

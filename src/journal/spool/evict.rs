@@ -8,13 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
-use super::read::unnamed;
 use super::{READ_BLOCKS, Spool};
 use crate::journal::block;
 use crate::journal::cursor::UplinkCursor;
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Manifest, Missing, Record, State};
-use crate::journal::types::{GapCause, ReadError, Seq};
+use crate::journal::types::{GapCause, ReadError, Seq, unnamed};
 
 /// Counts with a name that the manifest may hold: some 3 MB.
 const MOST_NAMES: usize = 100_000;

@@ -10,7 +10,7 @@ use crate::clock::BootId;
 use crate::journal::block::{self, BlockError};
 use crate::journal::generation::{Generation, GenerationError, Stored};
 use crate::journal::manifest::{Damage, Missing, Record, State};
-use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq, unnamed};
 use crate::reading::Reading;
 
 impl Spool {
@@ -388,9 +388,4 @@ fn push_withheld(entries: &mut Vec<Entry>, generation: u32, first: u32, last: u3
             entries.push(Entry::Gap { at, first, last, cause, devices });
         }
     }
-}
-
-/// A device whose name is damaged is still told apart from the others.
-pub(super) fn unnamed(generation: u32, device: u32) -> Arc<str> {
-    format!("unnamed-{generation}-{device}").into()
 }

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::{Generations, Spool, remove_dir, update};
 use crate::journal::block::{self, Kind};
+use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Damage, Missing, Record, State};
-use crate::journal::salvage::{self, Job, Program, Shelf, Survey};
+use crate::journal::salvage::{self, Held, Job, Program, Shelf, Survey};
 use crate::journal::types::{GapCause, ReadError};
 
 /// How long a generation may wait to be salvaged.
@@ -55,6 +56,9 @@ pub struct Repaired {
     pub salvaged: u64,
     /// Numbers that are gone.
     pub lost: u64,
+    /// Of the salvaged readings, those whose device's name is lost: they are delivered under a stand-in for it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unnamed: u64,
     /// Why the child that looked for them did not come to its end; it may have found less for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -71,6 +75,11 @@ pub enum SalvageError {
     Rebuild(#[from] GenerationError),
     #[error("{0}; check that the spool directory can be written")]
     Io(#[from] io::Error),
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Repairs {
@@ -193,6 +202,7 @@ impl Spool {
     pub fn salvage(
         &self,
         number: u32,
+        cursors: &Cursors,
         program: &Program,
         look: &mut dyn FnMut(),
     ) -> Result<Repaired, SalvageError> {
@@ -208,7 +218,7 @@ impl Spool {
             source,
             count: record.summaries.map_or(record.count, |summaries| summaries.count),
         };
-        let done = self.salvage_from(&job, &record, damage, program, look);
+        let done = self.salvage_from(&job, &record, damage, cursors, program, look);
         // Whatever is left of the work; the source stays for a look.
         let _ = fs::remove_file(&job.target);
         let _ = fs::remove_dir_all(job.target.with_extension("copy"));
@@ -233,6 +243,7 @@ impl Spool {
         job: &Job,
         record: &Record,
         damage: Damage,
+        cursors: &Cursors,
         program: &Program,
         look: &mut dyn FnMut(),
     ) -> Result<Repaired, SalvageError> {
@@ -258,20 +269,21 @@ impl Spool {
         let own = about(record);
         let bytes = salvage::build(&*self.disk, &dir, number, &own, &job.target, limit)?;
         let about = self.own_word(&survey);
+        let held = Held::of(&job.target, number, limit, &self.keyring.keys())?;
         let mut missing = survey.missing(count, record);
-        if survey.summaries == 0 {
-            missing = without_summaries(missing);
+        // Whoever stands between two gaps has had all summaries, and must find the gaps where they were.
+        if record.summaries.is_some() && !cursors.within(number, record.between_gaps()) {
+            missing = held.tell_lost(missing);
         }
-        let repaired = account(number, count, &survey, &missing, trouble);
+        let repaired =
+            Repaired { unnamed: held.unnamed(), ..account(number, count, &survey, &missing, trouble) };
         self.put_back(number, revision, |record| {
             record.state = State::Sealed;
             record.damage = None;
             record.count = count;
             record.missing = missing;
+            record.summaries = record.summaries.map(|known| survey.left_of(known));
             record.bytes = bytes;
-            if survey.summaries == 0 {
-                record.summaries = None;
-            }
             if let Some(about) = about {
                 tell_about(record, &about);
             }
@@ -297,8 +309,8 @@ impl Spool {
             record.state = if count == 0 { State::Void } else { State::Quarantined };
             record.damage = None;
             record.count = count;
+            // Uplinks stand where they stood, also among summaries that are gone.
             record.missing = missing;
-            record.summaries = None;
             if let Some(about) = about {
                 tell_about(record, &about);
             }
@@ -345,8 +357,8 @@ fn account(
     trouble: Option<String>,
 ) -> Repaired {
     let lost = missing.iter().filter(|missing| missing.cause == GapCause::Lost).map(Missing::count).sum();
-    let salvaged = survey.readings() + survey.summaries;
-    Repaired { generation, count, salvaged, lost, trouble }
+    let salvaged = survey.found();
+    Repaired { generation, count, salvaged, lost, unnamed: 0, trouble }
 }
 
 /// What a generation says of itself, when its own word was lost.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::PoisonError;
 
-use super::read::{gap, page, unnamed};
+use super::read::{gap, page};
 use super::repair::is_damage;
 use super::{READ_BLOCKS, Spool, Verified, remove_dir};
 use crate::journal::block::{self, BlockError};
@@ -19,7 +19,7 @@ use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Missing, Record, Sealed, State, Summaries};
 use crate::journal::thin::{self, LEAST_DATABASE, Level, Source, ThinError, Thinned, pays};
-use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq};
+use crate::journal::types::{Entry, GapCause, Page, ReadError, Seq, unnamed};
 
 /// Added to the daemon's own: what comes in goes before what is cleared away.
 const NICENESS: i32 = 10;
@@ -264,6 +264,10 @@ impl Spool {
         };
         let mut page = page(record, Vec::new(), from);
         let keys = self.keyring.keys();
+        // Found damaged again and again: then it is read as far as it can be.
+        let strict = self.may_condemn(number);
+        // Whether something was sound and could not be understood: there is nothing to salvage then.
+        let mut foreign = false;
         let mut cause = None;
         let mut k = from.n();
         while k < known.count && page.entries.len() < max {
@@ -274,7 +278,11 @@ impl Spool {
                     break;
                 }
                 let mut summaries = Vec::new();
-                match block::decode_summaries(&stored.value, &keys, &mut summaries) {
+                let decoded = block::decode_summaries(&stored.value, &keys, &mut summaries);
+                if stored.first_n > k && strict && !foreign && !known.sparse && decoded.is_ok() {
+                    return Err(self.condemn(number, &format!("the summaries from {k} on are not there")));
+                }
+                match decoded {
                     Ok(_) => {}
                     Err(BlockError::Sealed(_)) => {
                         // One key seals them all: the readings are withheld until it is back.
@@ -282,12 +290,13 @@ impl Spool {
                         k = known.count;
                         break;
                     }
-                    Err(BlockError::Checksum) if self.may_condemn(number) => {
+                    Err(BlockError::Checksum | BlockError::Malformed) if strict => {
                         let cause = format!("the summaries at {} are damaged", stored.first_n);
                         return Err(self.condemn(number, &cause));
                     }
                     Err(error) => {
                         tracing::error!(generation = number, n = stored.first_n, %error, "summaries cannot be read");
+                        foreign = true;
                         continue;
                     }
                 }
@@ -300,6 +309,9 @@ impl Spool {
                 }
             }
             if k == before {
+                if strict && !foreign {
+                    return Err(self.condemn(number, &format!("the summaries from {k} on are not there")));
+                }
                 // Their readings are told of as thinned all the same.
                 tracing::error!(generation = number, from = k, of = known.count, "summaries are missing");
                 k = known.count;

@@ -224,3 +224,35 @@ async fn what_gave_way_to_summaries_is_in_the_sum_wherever_the_cursor_stands() {
     assert_eq!(running.journal.account(&cursor).missing[&GapCause::Thinned], thinned);
     running.stop().await;
 }
+
+/// Whoever evicts or thins asks for the uplinks' places while it holds the generations; an account asks for both too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asking_for_accounts_never_stands_in_the_way_of_making_room() {
+    let rig = Rig::new(300_000);
+    let running = rig.start();
+    for round in 0..40i64 {
+        running.store("bike-1", round * 100..(round + 1) * 100).await;
+    }
+    running.journal.uplink("a", StartAt::Oldest).unwrap();
+    let (done, waits) = std::sync::mpsc::channel();
+    for thread in 0..2 {
+        let (journal, done) = (running.journal.clone(), done.clone());
+        std::thread::spawn(move || {
+            let since = Instant::now();
+            while since.elapsed() < Duration::from_millis(500) {
+                if thread == 0 {
+                    journal.uplinks().iter().for_each(|uplink| assert!(journal.account(uplink).adds_up));
+                } else {
+                    // Nobody is inside any of them: each is looked at, under the lock of all.
+                    let _ = journal.thin_one();
+                    journal.keep_house();
+                }
+            }
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..2 {
+        waits.recv_timeout(Duration::from_secs(20)).expect("both come to their end");
+    }
+    running.stop().await;
+}

@@ -109,7 +109,7 @@ pub fn thin(
         return Err(ThinError::Count { generation: number, expected: readings, found });
     }
     let (before, after) = (disk_usage(old_dir), disk_usage(dir));
-    let summaries = Summaries { window_s: level.window_s(), count };
+    let summaries = Summaries { window_s: level.window_s(), count, sparse: false };
     Ok(pays(before, after).then_some(Thinned {
         summaries,
         readings,

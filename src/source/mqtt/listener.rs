@@ -34,6 +34,7 @@ use super::tls::{self, TlsError};
 use super::users::{Users, UsersError};
 use crate::clock::Clock;
 use crate::config;
+use crate::health::Mark;
 use crate::journal::Journal;
 use crate::relayed::Shelf;
 
@@ -111,6 +112,7 @@ pub struct Listener {
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    mark: Mark,
     bind: Option<SocketAddr>,
     tls_bind: Option<SocketAddr>,
 }
@@ -143,6 +145,11 @@ impl Handle {
     pub fn take_members(&self, shelf: Shelf) {
         // A second shelf would be a second truth: the first one stays.
         let _ = self.shared.members.set(shelf);
+    }
+
+    /// Set by the task that accepts, at every turn: at rest every two seconds.
+    pub fn mark(&self) -> Mark {
+        self.mark.clone()
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -211,6 +218,7 @@ impl Listener {
         };
         let hub = Hub::start(hub_limits, metrics.clone()).map_err(BindError::Thread)?;
         let handle = Handle {
+            mark: Mark::new(Instant::now()),
             bind: plain.local_addr().ok(),
             tls_bind: tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
             shared: Arc::new(Shared {
@@ -240,11 +248,12 @@ impl Listener {
     /// Serves until `shutdown` is true; then no connection is taken, nothing more is read, and what was taken is
     /// acknowledged as it becomes durable, at most for `grace`.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>, grace: Duration) {
-        let shared = self.handle.shared;
+        let Handle { shared, mark, .. } = self.handle;
         let mut connections = JoinSet::new();
         let mut sweep = tokio::time::interval(SWEEP);
         let mut told: Option<Instant> = None;
         while !*shutdown.borrow_and_update() {
+            mark.set(Instant::now());
             let (accepted, acceptor) = tokio::select! {
                 accepted = self.plain.accept() => (accepted, None),
                 accepted = accept_tls(self.tls.as_ref()) => accepted,

@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_millis(5);
 const WINDOW: usize = 20;
 /// Digits of the number, each an interval of 600 to 999 ms.
 const BASE: u64 = 400;
+/// Numbers of one band: no two bands have one in common.
+const NUMBERS: u64 = 1 << 20;
 
 /// What a band knows of one of its readings; moments are the true time, ms since the epoch.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +42,7 @@ pub struct Bands {
 
 struct Band {
     name: String,
+    first: u64,
     addr: SocketAddr,
     every: Duration,
     next: Instant,
@@ -91,6 +94,7 @@ impl Band {
     fn new(n: usize, addr: SocketAddr, every: Duration, rng: Rng) -> Self {
         Self {
             name: format!("band-{n:02}"),
+            first: n as u64 * NUMBERS,
             addr,
             every,
             next: Instant::now(),
@@ -195,7 +199,7 @@ impl Band {
         let reading = self.sent.len();
         self.sent.push(Unstamped {
             device: self.name.clone(),
-            rr_ms: spell(reading as u64),
+            rr_ms: spell(self.first + reading as u64),
             first_ms: now_ms(),
             acked_ms: None,
             sends: 0,

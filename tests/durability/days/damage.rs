@@ -43,10 +43,20 @@ pub fn head(state: &Path, rng: &mut Rng) -> Option<String> {
     database(generations(state).last()?, rng)
 }
 
+/// The manifest and its copy: what was given is to be found out anew, and new readings get another spool's name.
+pub fn manifests(state: &Path, rng: &mut Rng) -> Option<String> {
+    let acts = [Act::Flip, Act::Truncate, Act::Empty, Act::Delete];
+    let files = ["manifest.json", "manifest.copy"].map(|name| state.join("spool").join(name));
+    let struck = files.iter().filter(|path| path.is_file());
+    let struck: Vec<String> =
+        struck.map(|path| strike(path, acts[rng.between(0, 4) as usize], rng)).collect();
+    (!struck.is_empty()).then(|| struck.join(", "))
+}
+
 /// One of the small files beside the databases.
 pub fn small_file(state: &Path, rng: &mut Rng) -> Option<String> {
     let spool = state.join("spool");
-    let mut files = vec![spool.join("manifest.json"), spool.join("mark")];
+    let mut files = vec![spool.join("manifest.json"), spool.join("manifest.copy"), spool.join("mark")];
     files.extend(
         fs::read_dir(spool.join("cursors")).into_iter().flatten().flatten().map(|entry| entry.path()),
     );

@@ -34,6 +34,8 @@ const DISK_MIB: u64 = 192;
 /// Names of the uplinks; each has a lake of its own.
 const UPLINKS: [&str; 2] = ["directory", "second"];
 const DRAIN: Duration = Duration::from_secs(60);
+/// How long readings may take to fill the quota.
+const FILLING: Duration = Duration::from_secs(60);
 
 /// What has struck so far: it decides which causes may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,8 @@ pub enum Hit {
     /// A small file was: an uplink's place and tally may have begun anew.
     SmallFile,
     DiskFull,
+    /// The quota is small.
+    Quota,
     /// The quota drops whole generations.
     Evicts,
     /// The quota replaces generations by summaries.
@@ -58,6 +62,8 @@ pub struct Day {
     pub world: World,
     pub hit: BTreeSet<Hit>,
     pub when_full: WhenFull,
+    /// The second uplink is.
+    required: bool,
     /// How often each fault struck.
     pub struck: BTreeMap<&'static str, u32>,
     daemon: Option<Daemon>,
@@ -67,6 +73,8 @@ pub struct Day {
     blocked: [u32; 2],
     /// Faults until the clock is set right.
     wrong_clock: u32,
+    /// How often readings were found to be refused because the quota is reached.
+    pub refused: u32,
     root: PathBuf,
 }
 
@@ -113,12 +121,14 @@ impl Day {
             world,
             hit: when_full.hits().iter().copied().collect(),
             when_full,
+            required,
             struck: BTreeMap::new(),
             daemon: None,
             straps: Some(straps),
             bands: Some(bands),
             blocked: [0; 2],
             wrong_clock: 0,
+            refused: 0,
             root: root.to_owned(),
         };
         if when_full != WhenFull::Never {
@@ -131,6 +141,9 @@ impl Day {
                 day.load(100, 300);
                 day.kill();
                 day.start();
+            }
+            if when_full == WhenFull::RefuseNew {
+                day.fill_up();
             }
         } else {
             day.start();
@@ -161,6 +174,17 @@ impl Day {
                 }
             }
         }
+    }
+
+    /// Until the quota is reached and new readings are refused.
+    fn fill_up(&mut self) {
+        let since = Instant::now();
+        while self.refused == 0 {
+            assert!(since.elapsed() < FILLING, "the quota is not reached\n{}", self.setup.log_tail());
+            self.load(100, 300);
+            self.account();
+        }
+        self.note("new readings are refused");
     }
 
     /// Writes into the gateway's log what was done to it, for whoever has to find out why a day failed.
@@ -264,8 +288,11 @@ impl Day {
     }
 
     /// At any moment the gateway's own sums hold, readings on their way included.
-    fn account(&self) {
-        let accounts = &self.status()["accounts"];
+    fn account(&mut self) {
+        let status = self.status();
+        let admission = status["journal"]["quota"]["admission"].as_str().expect("a word");
+        self.refused += u32::from(admission == "refused: the journal's quota is reached");
+        let accounts = &status["accounts"];
         assert_eq!(accounts["adds_up"], true, "the gateway's accounts do not add up: {accounts:#}");
     }
 
@@ -289,12 +316,13 @@ impl Day {
         self.drain();
         self.stop();
         let (proof, sound, told) = self.ask(&["journal", "verify", "--json"]);
-        let evidence = Evidence { straps: &straps, bands: &bands, hit: &self.hit };
         let mut verdict = Verdict::default();
         for (uplink, name) in UPLINKS.iter().enumerate() {
             let lake = Lake::read(&self.root.join(format!("taken-{uplink}")));
             let account =
                 proof["uplinks"].as_array().and_then(|all| all.iter().find(|p| p["uplink"] == *name));
+            let optional = uplink > 0 && !self.required;
+            let evidence = Evidence { optional, straps: &straps, bands: &bands, hit: &self.hit };
             let judged = judge::judge(&evidence, &lake, account.unwrap_or(&Value::Null));
             verdict.add(name, judged);
         }
@@ -368,10 +396,11 @@ impl WhenFull {
     /// Causes that may be told for it.
     fn hits(self) -> &'static [Hit] {
         match self {
-            Self::Never | Self::RefuseNew => &[],
-            Self::DropOldest => &[Hit::Evicts],
+            Self::Never => &[],
+            Self::RefuseNew => &[Hit::Quota],
+            Self::DropOldest => &[Hit::Quota, Hit::Evicts],
             // When everything is thinned, the oldest summaries go.
-            Self::Thin => &[Hit::Evicts, Hit::Thins],
+            Self::Thin => &[Hit::Quota, Hit::Evicts, Hit::Thins],
         }
     }
 }

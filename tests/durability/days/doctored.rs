@@ -13,6 +13,8 @@ use crate::support::lake::{Lake, Sent};
 const STAMP: i64 = 1_790_000_000_000;
 const G: u64 = 1 << 32;
 
+type Doctoring = fn(&mut Small);
+
 /// A small day: generation 1 gave five numbers, of which one was lost; one band without a clock.
 struct Small {
     straps: Account,
@@ -64,7 +66,7 @@ impl Small {
     fn judge(&self) -> Verdict {
         let mut lake = Lake::default();
         self.lines.iter().for_each(|line| lake.take(&line.to_string()));
-        let evidence = Evidence { straps: &self.straps, bands: &self.bands, hit: &self.hit };
+        let evidence = Evidence { optional: false, straps: &self.straps, bands: &self.bands, hit: &self.hit };
         judge(&evidence, &lake, &self.account)
     }
 }
@@ -82,7 +84,6 @@ fn a_day_that_adds_up_passes() {
 
 #[test]
 fn every_way_a_day_can_fail_is_noticed() {
-    type Doctoring = fn(&mut Small);
     let cases: &[(&str, Doctoring)] = &[
         ("numbers without explanation", |s| drop(s.lines.remove(1))),
         ("acknowledged readings are missing", |s| {
@@ -169,6 +170,48 @@ fn a_stamped_reading_stored_twice_is_a_fault_where_nothing_was_forgotten() {
     small.lines[5]["id"] = json!(format!("s-{}", G + 5));
     small.lines[6]["count"] = json!(6);
     assert!(small.judge().faults.iter().any(|fault| fault.contains("stored 2 times")));
+}
+
+/// Two straps' readings whose names were lost with every copy.
+fn nameless() -> Small {
+    let mut small = Small::new();
+    for n in 5..8 {
+        small.straps.readings.push(Sent {
+            device: "strap-01".into(),
+            stamp: STAMP + 1_000 + n,
+            rr_ms: vec![900.0],
+            ..small.straps.readings[0].clone()
+        });
+        let at = small.lines.len() - 1;
+        let time = format!("2026-09-21T14:13:21.{n:03}Z");
+        let line = json!({"id": format!("s-{}", G + n as u64), "device": "unnamed-1-1", "time": time,
+            "time_quality": "device", "bpm": 72, "rr_ms": [900]});
+        small.lines.insert(at, line);
+    }
+    small.lines[0]["device"] = json!("unnamed-1-0");
+    small.lines.last_mut().unwrap()["count"] = json!(8);
+    small.account["durable"] = json!(8);
+    small.account["delivered"] = json!(7);
+    small
+}
+
+#[test]
+fn a_lost_name_is_explained_and_a_wrong_one_is_not() {
+    let verdict = nameless().judge();
+    assert_eq!((verdict.faults, verdict.unnamed), (Vec::new(), 4));
+    let wrong: [(&str, Doctoring); 5] = [
+        ("nothing was damaged", |s| s.hit = [Hit::Evicts].into()),
+        ("nobody sent", |s| s.lines[5]["device"] = json!("unnamed-1-0")),
+        ("nobody sent", |s| s.lines[5]["device"] = json!("strap-00")),
+        ("nobody sent", |s| s.lines[5]["rr_ms"] = json!([901])),
+        ("altered", |s| s.lines[5]["bpm"] = json!(73)),
+    ];
+    for (expected, doctoring) in wrong {
+        let mut small = nameless();
+        doctoring(&mut small);
+        let faults = small.judge().faults;
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}: {faults:?}");
+    }
 }
 
 /// A day on which strap-00's third and fourth reading gave way to a summary.

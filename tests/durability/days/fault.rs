@@ -61,16 +61,9 @@ impl Fault {
         (Self::SmallFileDamage, 1),
     ];
 
-    /// What strikes in the ordinary suite. Damage to databases is left to the days of `tests/heavy.sh`: where it hits
-    /// every copy of a device's name, or summaries, the gateway cannot yet tell the loss per device, and the judge says
-    /// so.
-    const SUITE: &str =
-        "outages,kills,kills in start,power cuts,restarts,reboots,wrong clocks,clock steps,full disks";
-
     pub fn draw(day: &mut Day) -> Self {
         // FOGBEAT_DAY_ONLY="kills,full disks" narrows a search down.
-        let suite = if std::env::var_os("FOGBEAT_DAYS").is_none() { Self::SUITE } else { "" };
-        let only = std::env::var("FOGBEAT_DAY_ONLY").unwrap_or_else(|_| suite.to_owned());
+        let only = std::env::var("FOGBEAT_DAY_ONLY").unwrap_or_default();
         let wanted = |fault: Self| only.is_empty() || only.split(',').any(|name| name == fault.name());
         let faults = || Self::ALL.into_iter().filter(|(fault, _)| wanted(*fault));
         let all: u64 = faults().map(|(_, weight)| weight).sum();

@@ -3,7 +3,8 @@
 //! All clients go on until everything is acknowledged, so that in the end each reading is either delivered or missing,
 //! and what is missing must be told: device by device where the `gap` lines say so, else in the sum. A reading that was
 //! told as missing may have come again (its acknowledgement was lost, and with the stored copy the memory of it), so
-//! that more may be told than is missing, but not by more than was sent more than once.
+//! that more may be told than is missing, but not by more than was sent more than once. Where damage took every copy of
+//! a device's name, its readings come under a stand-in: each must be one that this one device has sent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,8 +19,13 @@ use crate::support::lake::{Delivered, Lake, epoch_ms};
 /// How far a gateway's time may be off beyond what it admits: the way through the socket and the clocks' grain.
 const SLACK_MS: f64 = 50.0;
 
+/// How the stand-in for a device's lost name begins.
+pub const NAMELESS: &str = "unnamed-";
+
 /// What the clients know, and what happened.
 pub struct Evidence<'a> {
+    /// This uplink is not required: it loses first at the quota, and alone.
+    pub optional: bool,
     pub straps: &'a Account,
     pub bands: &'a [Unstamped],
     pub hit: &'a BTreeSet<Hit>,
@@ -34,6 +40,8 @@ pub struct Verdict {
     pub told: BTreeMap<String, u64>,
     /// Readings that came under a second id.
     pub again: u64,
+    /// Readings that came whole, but for their device's name.
+    pub unnamed: u64,
     /// Lines that stand for thinned readings, and windows whose figures were held against the very readings.
     pub summaries: u64,
     pub compared: u64,
@@ -54,6 +62,7 @@ impl Verdict {
             *self.told.entry(cause).or_default() += count;
         }
         self.again += other.again;
+        self.unnamed += other.unnamed;
         self.summaries += other.summaries;
         self.compared += other.compared;
         self.unexplained += other.unexplained;
@@ -82,7 +91,7 @@ pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
     verdict.delivered = lake.readings.len() as u64;
     let known = known(evidence, lake, &mut verdict);
     verdict.acked = known.len() as u64;
-    let numbers = Numbers::of(lake, &mut verdict);
+    let numbers = Numbers::of(evidence, lake, &mut verdict);
     copies(evidence, &known, &mut verdict);
     missing(evidence, lake, &known, &numbers, &mut verdict);
     let mut missing = Vec::new();
@@ -99,13 +108,15 @@ pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
 
 /// Finds each reading's delivered copies and compares every one of them.
 fn known<'a>(evidence: &'a Evidence<'_>, lake: &'a Lake, verdict: &mut Verdict) -> Vec<Known<'a>> {
+    let stood_for = nameless(evidence, lake, verdict);
     let mut stamped: HashMap<(&str, i64), Vec<&Delivered>> = HashMap::new();
     let mut bare: HashMap<(&str, String), Vec<&Delivered>> = HashMap::new();
     for reading in lake.readings.values() {
-        if reading.device.starts_with("band-") {
-            bare.entry((&reading.device, format!("{:?}", reading.rr_ms))).or_default().push(reading);
+        let device = stood_for.get(reading.device.as_str()).copied().unwrap_or(&reading.device);
+        if device.starts_with("band-") {
+            bare.entry((device, format!("{:?}", reading.rr_ms))).or_default().push(reading);
         } else {
-            stamped.entry((&reading.device, reading.stamp)).or_default().push(reading);
+            stamped.entry((device, reading.stamp)).or_default().push(reading);
         }
     }
     let mut known = Vec::new();
@@ -139,6 +150,56 @@ fn known<'a>(evidence: &'a Evidence<'_>, lake: &'a Lake, verdict: &mut Verdict) 
         verdict.faults.push(format!("{strangers} delivered readings that nobody sent, one of them {one:?}"));
     }
     known
+}
+
+/// Which device each stand-in for a lost name stands for: the one that has sent every reading under it, with these very
+/// values.
+fn nameless<'a>(
+    evidence: &'a Evidence<'_>,
+    lake: &'a Lake,
+    verdict: &mut Verdict,
+) -> BTreeMap<&'a str, &'a str> {
+    let mut under: BTreeMap<&str, Vec<&Delivered>> = BTreeMap::new();
+    for reading in lake.readings.values().filter(|reading| reading.device.starts_with(NAMELESS)) {
+        under.entry(&reading.device).or_default().push(reading);
+    }
+    if under.is_empty() {
+        return BTreeMap::new();
+    }
+    verdict.unnamed = under.values().map(|readings| readings.len() as u64).sum();
+    if !evidence.hit.contains(&Hit::Damage) {
+        verdict
+            .faults
+            .push(format!("{} readings without a device, and nothing was damaged", verdict.unnamed));
+    }
+    let mut senders: HashMap<String, BTreeSet<&str>> = HashMap::new();
+    let of = |stamp: Option<i64>, rr_ms: &[f64]| format!("{stamp:?} {rr_ms:?}");
+    for sent in &evidence.straps.readings {
+        senders.entry(of(Some(sent.stamp), &sent.rr_ms)).or_default().insert(&sent.device);
+    }
+    for sent in evidence.bands {
+        senders.entry(of(None, &sent.rr_ms)).or_default().insert(&sent.device);
+    }
+    let mut stood_for = BTreeMap::new();
+    for (stand_in, readings) in under {
+        let mut candidates: Option<BTreeSet<&str>> = None;
+        for reading in readings {
+            // A band's time is the gateway's own.
+            let found = senders
+                .get(&of(Some(reading.stamp), &reading.rr_ms))
+                .or_else(|| senders.get(&of(None, &reading.rr_ms)))
+                .cloned()
+                .unwrap_or_default();
+            candidates = Some(match candidates {
+                Some(before) => before.intersection(&found).copied().collect(),
+                None => found,
+            });
+        }
+        if let Some(device) = candidates.iter().flatten().next() {
+            stood_for.insert(stand_in, *device);
+        }
+    }
+    stood_for
 }
 
 /// A reading without a stamp was taken after it was first sent and before it was acknowledged, whatever the gateway's
@@ -193,7 +254,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(lake: &Lake, verdict: &mut Verdict) -> Self {
+    fn of(evidence: &Evidence<'_>, lake: &Lake, verdict: &mut Verdict) -> Self {
         let mut numbers = Self::default();
         let mut gaps: Vec<(u64, u64, &str)> =
             lake.told.iter().map(|gap| (gap.first, gap.last, gap.cause.as_str())).collect();
@@ -208,7 +269,8 @@ impl Numbers {
             let there = lake.readings.range(first..=last).count() as u64;
             numbers.told_and_delivered += there;
             *numbers.told.entry((*cause).to_owned()).or_default() += last - first + 1 - there;
-            if there > 0 && *cause != "lost" {
+            // An uplink whose place was damaged is told everything once more, whatever it has.
+            if there > 0 && *cause != "lost" && !evidence.hit.contains(&Hit::SmallFile) {
                 verdict
                     .faults
                     .push(format!("{there} numbers of {first} to {last} were told as {cause} and delivered"));
@@ -313,10 +375,16 @@ fn missing(
     for gap in &lake.told {
         gap.devices.iter().for_each(|(device, count)| *by_device.entry(device).or_default() += count);
     }
+    // What was told of devices whose names were lost may be of any.
+    let mut nameless: u64 =
+        by_device.iter().filter(|(device, _)| device.starts_with(NAMELESS)).map(|(_, n)| n).sum();
     for (device, missing) in missing {
         let told = by_device.get(device).copied().unwrap_or(0);
-        if missing > told {
-            verdict.unexplained += missing - told;
+        let short = missing.saturating_sub(told);
+        if short <= nameless {
+            nameless -= short;
+        } else {
+            verdict.unexplained += short - nameless;
             verdict.faults.push(format!("{device}: {missing} readings are missing, {told} were told"));
         }
     }
@@ -329,6 +397,11 @@ fn causes(evidence: &Evidence<'_>, numbers: &Numbers, verdict: &mut Verdict) {
             "lost" => evidence.hit.contains(&Hit::Damage),
             "evicted" => evidence.hit.contains(&Hit::Evicts),
             "thinned" => evidence.hit.contains(&Hit::Thins),
+            // Told to the other one too when its place was damaged.
+            "withheld" => {
+                evidence.hit.contains(&Hit::Quota)
+                    && (evidence.optional || evidence.hit.contains(&Hit::SmallFile))
+            }
             _ => false,
         };
         if !brought {

@@ -27,6 +27,7 @@ use judge::Verdict;
 struct Row {
     seed: u64,
     when_full: WhenFull,
+    refused: u32,
     faults: BTreeMap<&'static str, u32>,
     verdict: Verdict,
     seconds: f64,
@@ -44,10 +45,10 @@ fn days_of_random_faults_leave_nothing_unexplained() {
         let Some(mut day) = Day::begin(bench.path(), Rng::new(seed)) else { return };
         day.live();
         let faults = day.struck.clone();
-        let when_full = day.when_full;
+        let (when_full, refused) = (day.when_full, day.refused);
         let verdict = day.end();
         let seconds = started.elapsed().as_secs_f64();
-        let row = Row { seed, when_full, faults, verdict, seconds };
+        let row = Row { seed, when_full, refused, faults, verdict, seconds };
         println!("{}\n{}", row.story(), row.line());
         rows.push(row);
     }
@@ -66,13 +67,13 @@ fn days_of_random_faults_leave_nothing_unexplained() {
 }
 
 const HEADER: &str =
-    " seed  faults  acked   delivered  lost  evicted  thinned  again  unexplained  time  verdict";
+    " seed  faults  acked   delivered  lost  evicted  thinned  again  unnamed  unexplained  time  verdict";
 
 impl Row {
     fn line(&self) -> String {
         let v = &self.verdict;
         format!(
-            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>5}  {:>11}  {:>3.0}s  {}",
+            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>5}  {:>7}  {:>11}  {:>3.0}s  {}",
             self.seed,
             self.faults.values().sum::<u32>(),
             v.acked,
@@ -81,6 +82,7 @@ impl Row {
             v.told("evicted"),
             v.told("thinned"),
             v.again,
+            v.unnamed,
             v.unexplained,
             self.seconds,
             if v.faults.is_empty() { "adds up" } else { "DOES NOT ADD UP" }
@@ -94,6 +96,10 @@ impl Row {
             WhenFull::DropOldest => "a small quota, the oldest go",
             WhenFull::Thin => "a small quota, the oldest are thinned",
             WhenFull::RefuseNew => "a small quota, new readings are refused",
+        };
+        let quota = match self.refused {
+            0 => quota.to_owned(),
+            times => format!("{quota} (found so {times} times)"),
         };
         format!("day {}: {quota}; {}; {:.0} s", self.seed, faults.join(", "), self.seconds)
     }

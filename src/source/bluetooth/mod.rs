@@ -1,0 +1,29 @@
+//! Heart-rate wearables on the gateway's own radio.
+//!
+//! Two ways: what wearables broadcast ([`crate::reading::advert`]), from any number of them and without RR intervals,
+//! and connections to those on the allow-list, with RR intervals, as far as the adapters' slots go. [`core`] decides
+//! everything and is pure; [`driver`] makes its calls on a [`radio::Radio`], of which [`BlueZ`] is the real one.
+//!
+//! Promised: whoever is not listed leaves no trace (unless `accept_unknown`); one heart is one stream of readings,
+//! whatever hears it; each notification that came is one reading; nothing is repeated, invented or bridged over a
+//! gap. Not promised: what a wearable sent while nobody was connected. It keeps nothing: such a gap is final.
+
+pub mod beats;
+mod bluez;
+pub mod core;
+mod driver;
+pub mod heart;
+pub mod ladder;
+mod metrics;
+pub mod quality;
+pub mod radio;
+pub mod roster;
+pub mod session;
+mod settings;
+pub mod signal;
+pub mod slots;
+
+pub use bluez::BlueZ;
+pub use driver::{Driver, Handle, Shown};
+pub use metrics::Metrics;
+pub use settings::{core, is_alias, problems};
