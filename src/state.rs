@@ -8,9 +8,10 @@
 mod handover;
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -22,6 +23,9 @@ const ID_FILE: &str = "gateway-id";
 const ID_COPY: &str = "gateway-id.copy";
 /// The lock file holds a number and a path; more is not ours.
 const LOCK_FILE_LIMIT: u64 = 4096;
+
+/// How long a lock is waited for whose owner is dead: a program that it was just starting still has it.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +76,22 @@ impl StateDir {
             lock => lock,
         }
         .map_err(unusable)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = read_owner(&mut lock).map_or_else(|| "unknown".to_owned(), |owner| owner.pid);
-                return Err(StateError::InUse { dir: path.to_owned(), pid });
+        let started = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let owner = read_owner(&mut lock);
+                    let gone =
+                        owner.as_ref().is_some_and(|owner| !Path::new("/proc").join(&owner.pid).exists());
+                    if !gone || started.elapsed() >= ORPHAN_PATIENCE {
+                        let pid = owner.map_or_else(|| "unknown".to_owned(), |owner| owner.pid);
+                        return Err(StateError::InUse { dir: path.to_owned(), pid });
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(errno) => return Err(unusable(errno.into())),
             }
-            Err(errno) => return Err(unusable(errno.into())),
         }
         let state = Self { path: path.to_owned(), lock: Some(lock) };
         match state.announce(None) {
@@ -208,6 +221,7 @@ pub fn owner(dir: &Path) -> io::Result<Option<Owner>> {
 
 fn read_owner(file: &mut File) -> Option<Owner> {
     let mut text = String::new();
+    file.rewind().ok()?;
     file.take(LOCK_FILE_LIMIT).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
     let pid = lines.next().filter(|pid| pid.parse::<u32>().is_ok())?.to_owned();
@@ -268,5 +282,19 @@ mod tests {
         let another = state.gateway_id(None).unwrap();
         assert_ne!(another, id);
         assert_eq!(state.gateway_id(None).unwrap(), another);
+    }
+
+    /// A daemon that was killed while it started another program: that one has the lock until it runs.
+    #[test]
+    fn a_lock_that_outlives_its_owner_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        // As if it were another process's, one that is no more.
+        std::fs::write(dir.path().join(LOCK_FILE), "4194305\n").unwrap();
+        let path = dir.path().to_owned();
+        let second = std::thread::spawn(move || StateDir::open(&path).map(drop));
+        std::thread::sleep(Duration::from_millis(100));
+        drop(first);
+        second.join().unwrap().unwrap();
     }
 }

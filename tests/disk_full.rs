@@ -430,7 +430,7 @@ fn a_full_disk_at_start_stops_no_gateway_and_it_resumes_by_itself() {
 #[test]
 fn the_very_first_start_on_a_full_disk_comes_up_and_resumes_by_itself() {
     let bench = Bench::new("first-start");
-    let Some((disk, setup)) = bench.on_small_disk() else { return };
+    let Some((disk, setup)) = on_small_disk(&bench) else { return };
     // Not even the state directory is there.
     let foreign = disk.fill();
     assert!(!setup.state_dir.exists());

@@ -3,6 +3,7 @@
 
 #[path = "support/firehose.rs"]
 mod firehose;
+#[allow(dead_code, reason = "other targets use the rest")]
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/venv.rs"]

@@ -16,6 +16,7 @@ pub mod man;
 mod offline;
 mod output;
 mod record;
+pub mod scan;
 pub mod status;
 pub mod uplink;
 
@@ -72,6 +73,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = "Example: fogbeat status --json | jq .uplinks")]
     Status(status::Options),
+    /// Show which heart-rate wearables are on the air, and allow them
+    #[command(after_help = scan::AFTER_HELP)]
+    Scan(scan::Options),
     /// Manage the devices that may publish
     #[command(subcommand, after_help = "Example: fogbeat device add strap-17")]
     Device(device::Command),

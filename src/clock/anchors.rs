@@ -182,6 +182,11 @@ impl Anchors {
         self.revision
     }
 
+    /// Boots in which times were guessed at some time.
+    pub fn guessed(&self) -> Vec<BootId> {
+        self.boots.iter().filter(|boot| boot.guess_ms.is_some()).map(|boot| boot.id).collect()
+    }
+
     /// Boots of which nothing is known yet.
     pub fn waiting(&self) -> usize {
         self.boots.iter().filter(|boot| boot.known.is_empty()).count()

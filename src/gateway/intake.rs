@@ -48,7 +48,7 @@ impl Intake {
             intake.start_mqtt(config, gateway, state, journal, clock, registry).await?;
         }
         if config.ble.enabled {
-            intake.start_bluetooth(&config.ble, journal, clock, registry);
+            intake.start_bluetooth(&config.ble, state, journal, clock, registry);
         }
         if !config.replay.is_empty() {
             let metrics = replay::Metrics::default();
@@ -115,14 +115,19 @@ impl Intake {
     fn start_bluetooth(
         &mut self,
         ble: &config::Ble,
+        state: &StateDir,
         journal: &Journal,
         clock: &Arc<SystemClock>,
         registry: &mut Registry,
     ) {
         let metrics = bluetooth::Metrics::default();
         metrics.register(registry);
-        let core = bluetooth::core(ble, Vec::new());
-        let counted_on = !(ble.adapters.is_empty() && ble.devices.is_empty());
+        let allowed = bluetooth::Allowed::new(state.path()).list().unwrap_or_else(|error| {
+            tracing::error!(%error, "who was allowed by `fogbeat scan --allow` is not heard");
+            Vec::new()
+        });
+        let core = bluetooth::set_up(ble, &allowed);
+        let counted_on = !(ble.adapters.is_empty() && ble.devices.is_empty() && allowed.is_empty());
         let radio = bluetooth::BlueZ::default();
         let (driver, handle) =
             bluetooth::Driver::new(radio, core, journal.clone(), clock.clone(), metrics, counted_on);

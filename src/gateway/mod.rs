@@ -42,7 +42,7 @@ use crate::health::{Health, Phase};
 use crate::journal::{self, Journal, Trouble};
 use crate::privacy::{KeyError, Pseudonyms};
 use crate::reading::validity::DeviceTimeWindow;
-use crate::source::mqtt;
+use crate::source::{bluetooth, mqtt};
 use crate::state::{StateDir, StateError};
 use crate::telemetry::{self, Logs};
 use crate::web;
@@ -263,7 +263,11 @@ impl Gateway {
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
-            bluetooth: intake.bluetooth(),
+            bluetooth: bluetooth::Commands::new(
+                intake.bluetooth(),
+                bluetooth::Allowed::new(setup.state.path()),
+                config.ble.devices.clone(),
+            ),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
             members,
             remote,
@@ -296,7 +300,7 @@ impl Gateway {
         let interval = self.setup.config.journal.commit_interval;
         let watchdog = Watchdog::new(self.health.clone(), interval, Instant::now());
         self.sources.listener.iter().for_each(|listener| watchdog.listener(listener));
-        self.sources.bluetooth.iter().for_each(|source| watchdog.bluetooth(source));
+        self.sources.bluetooth.handle().into_iter().for_each(|source| watchdog.bluetooth(source));
         self.sources.uplinks.iter().for_each(|uplink| watchdog.uplink(uplink));
         self.health.enter(Phase::Running);
         notify::ready();

@@ -284,6 +284,15 @@ impl UplinkCursor {
         true
     }
 
+    /// For an uplink that has no account yet, and may have been served before its place was lost: it is owed the `clock`
+    /// line of each of these boots.
+    pub(super) fn owe_clocks(&self, boots: &[BootId]) {
+        let mut kept = self.kept();
+        if kept.place.began.is_none() {
+            kept.place.clocks.owe(boots);
+        }
+    }
+
     /// Boots that this uplink got guessed times of, and whose `clock` line is in no batch yet.
     pub fn clocks_owed(&self) -> Vec<BootId> {
         self.kept().place.clocks.owed()

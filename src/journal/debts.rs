@@ -54,16 +54,21 @@ impl Debts {
         self.0.iter().filter(|debt| debt.batch == batch).filter_map(Debt::id).collect()
     }
 
+    /// It is not known what it has been told: every one of these boots is owed.
+    pub fn owe(&mut self, boots: &[BootId]) {
+        for boot in boots.iter().map(name) {
+            if !self.0.iter().any(|debt| debt.boot == boot) {
+                self.0.push(Debt { boot, batch: None });
+            }
+        }
+    }
+
     /// A batch is begun.
     pub fn begin(&mut self, batch: Bounds, note: &ClockNote) {
         for boot in note.told.iter().map(name) {
             self.0.iter_mut().filter(|debt| debt.boot == boot).for_each(|debt| debt.batch = Some(batch.from));
         }
-        for boot in note.guessed.iter().map(name) {
-            if !self.0.iter().any(|debt| debt.boot == boot) {
-                self.0.push(Debt { boot, batch: None });
-            }
-        }
+        self.owe(&note.guessed);
         let beyond = self.0.len().saturating_sub(MOST);
         self.0.drain(..beyond);
     }

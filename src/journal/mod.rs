@@ -34,6 +34,7 @@ mod debts;
 mod devices;
 mod disk;
 mod erase;
+mod fence;
 mod generation;
 mod identity;
 mod intake;
@@ -498,6 +499,9 @@ impl Journal {
 
     fn begin_account(&self, cursor: &UplinkCursor) {
         let watermark = *self.inner.watermark.borrow();
+        if cursor.cursor() < watermark {
+            cursor.owe_clocks(&self.clock().anchors().guessed());
+        }
         cursor.begin_account(|cursor| self.inner.spool.around(cursor, watermark));
     }
 

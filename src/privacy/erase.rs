@@ -25,8 +25,8 @@ use crate::source::mqtt::users::{Store, UsersError};
 
 /// Longer than any delivery takes to end by itself.
 const UPLINK_PATIENCE: Duration = Duration::from_secs(120);
-/// The table over the bucket, unless another is named.
-pub const TABLE: &str = "fogbeat.readings";
+/// The table over the bucket that `config/aws/stack.yaml` makes for a site.
+pub const TABLE: &str = "fogbeat_SITE.lines";
 
 /// What is to be erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

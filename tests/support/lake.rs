@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
+/// A reading that was delivered once more, and is said to be of another time.
+pub const RETIMED: &str = "an id with two times";
+
 /// One delivered reading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivered {
@@ -113,7 +116,7 @@ impl Lake {
         let content = hasher.finish();
         // An end or gap line may stand at the number it speaks of: its type is part of its identity.
         match self.contents.insert(format!("{kind} {id}"), content) {
-            Some(before) if before != content => return Err("an id with two contents".into()),
+            Some(before) if before != content => return Err(self.two_contents(seq, kind, &value).into()),
             Some(_) => return Ok(()),
             None => {}
         }
@@ -164,6 +167,19 @@ impl Lake {
             other => return Err(format!("unknown type {other}")),
         }
         Ok(())
+    }
+
+    /// A line with an id that was there before, and is not the same.
+    fn two_contents(&self, seq: u64, kind: &str, value: &Value) -> &'static str {
+        let before = self.readings.get(&seq).filter(|_| kind.is_empty());
+        let same = before.zip(reading(value).ok()).is_some_and(|(before, now)| {
+            // What the device itself said of the time counts as well.
+            let stamped =
+                before.quality.as_deref() == Some("device") || now.quality.as_deref() == Some("device");
+            let same = (&before.device, before.bpm, &before.rr_ms) == (&now.device, now.bpm, &now.rr_ms);
+            same && !stamped
+        });
+        if same { RETIMED } else { "an id with two contents" }
     }
 
     /// Numbers that nothing explains. The newest generation is still open and may lack its `end`.

@@ -333,8 +333,12 @@ async fn the_default_quota_is_chosen_once_and_does_not_drift() {
     };
     let first = quota(&settings);
     assert!(first <= 2 << 30);
-    std::fs::write(dir.path().join("spool/quota.json"), br#"{"default_bytes":123456789}"#).unwrap();
+    let path = dir.path().join("spool/quota.json");
+    std::fs::write(&path, crate::files::with_sum(br#"{"default_bytes":123456789}"#.to_vec())).unwrap();
     assert_eq!(quota(&settings), 123_456_789);
+    // A digit that flips would be a quota that the disk does not have.
+    std::fs::write(&path, br#"{"default_bytes":923456789}"#).unwrap();
+    assert_eq!(quota(&settings), first);
     assert_eq!(quota(&config::Journal { quota: Some(bytesize::ByteSize(QUOTA)), ..settings }), QUOTA);
 }
 

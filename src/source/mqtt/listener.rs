@@ -141,15 +141,15 @@ impl Handle {
         }
     }
 
+    /// Set by the task that accepts, at every turn: at rest every two seconds.
+    pub fn mark(&self) -> Mark {
+        self.mark.clone()
+    }
+
     /// Batches of other gateways are taken from now on, and kept there.
     pub fn take_members(&self, shelf: Shelf) {
         // A second shelf would be a second truth: the first one stays.
         let _ = self.shared.members.set(shelf);
-    }
-
-    /// Set by the task that accepts, at every turn: at rest every two seconds.
-    pub fn mark(&self) -> Mark {
-        self.mark.clone()
     }
 
     pub fn metrics(&self) -> Metrics {

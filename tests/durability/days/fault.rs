@@ -40,7 +40,7 @@ pub enum Fault {
     SealedDamage,
     /// The one that was being written.
     HeadDamage,
-    /// A cursor, the manifest or the mark.
+    /// A cursor, the manifest, its copy, both, or the mark.
     SmallFileDamage,
 }
 
@@ -58,7 +58,7 @@ impl Fault {
         (Self::DiskFull, 2),
         (Self::SealedDamage, 2),
         (Self::HeadDamage, 2),
-        (Self::SmallFileDamage, 1),
+        (Self::SmallFileDamage, 2),
     ];
 
     pub fn draw(day: &mut Day) -> Self {
@@ -163,7 +163,13 @@ impl Fault {
             Self::HeadDamage => damaged(day, damage::head),
             Self::SmallFileDamage => {
                 day.hit.insert(Hit::SmallFile);
-                damaged(day, damage::small_file);
+                // What a small quota dropped is told by the manifest alone: with both copies gone at once it is gone.
+                if day.when_full == WhenFull::Never && day.rng.one_in(4) {
+                    day.hit.insert(Hit::Manifest);
+                    damaged(day, damage::manifests);
+                } else {
+                    damaged(day, damage::small_file);
+                }
             }
         }
     }

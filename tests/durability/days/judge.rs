@@ -14,7 +14,7 @@ use super::band::Unstamped;
 use super::day::Hit;
 use super::summaries;
 use crate::support::fleet::Account;
-use crate::support::lake::{Delivered, Lake, epoch_ms};
+use crate::support::lake::{Delivered, Lake, RETIMED, epoch_ms};
 
 /// How far a gateway's time may be off beyond what it admits: the way through the socket and the clocks' grain.
 const SLACK_MS: f64 = 50.0;
@@ -80,7 +80,11 @@ struct Known<'a> {
 /// Judges what one uplink delivered.
 pub fn judge(evidence: &Evidence<'_>, lake: &Lake, account: &Value) -> Verdict {
     let mut verdict = Verdict { faults: lake.defects.clone(), ..Verdict::default() };
-    if lake.spools.len() > 1 {
+    if evidence.hit.contains(&Hit::SmallFile) && evidence.hit.contains(&Hit::Clock) {
+        // Its place was lost, and with it how the times were told at first: now they are told as they are known by then.
+        verdict.faults.retain(|fault| !fault.starts_with(RETIMED));
+    }
+    if lake.spools.len() > 1 && !evidence.hit.contains(&Hit::Manifest) {
         verdict.faults.push(format!("several spools: {:?}", lake.spools));
     }
     let unanswered =
