@@ -13,6 +13,7 @@ pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod enroll;
 mod files;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
@@ -23,6 +24,8 @@ pub mod journal;
 pub mod net;
 pub mod privacy;
 pub mod reading;
+pub mod relayed;
+pub mod remote;
 pub mod source;
 pub mod state;
 pub mod telemetry;

@@ -4,7 +4,6 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_wrap,
-    clippy::print_stdout,
     reason = "a test fails by panicking"
 )]
 
@@ -27,6 +26,8 @@ mod reader;
 mod recorded;
 #[path = "cloud/site.rs"]
 mod site;
+#[path = "cloud/template.rs"]
+mod template;
 #[path = "support/venv.rs"]
 mod venv;
 
@@ -47,5 +48,13 @@ fn run(script: &Path, arguments: &[&str]) -> String {
     let output = Command::new(venv::program("python3")).arg(script).args(arguments).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} {arguments:?}: {told}", script.display());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The real binary; its standard output.
+fn fogbeat(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_fogbeat")).args(arguments).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "fogbeat {arguments:?}: {told}");
     String::from_utf8(output.stdout).unwrap()
 }

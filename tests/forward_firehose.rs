@@ -3,6 +3,7 @@
 
 #[path = "support/firehose.rs"]
 mod firehose;
+#[allow(dead_code, reason = "other targets use the rest")]
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/venv.rs"]
@@ -28,6 +29,7 @@ fn uplink(url: &str, timeout: Duration) -> Firehose {
         timeout,
         proxy: None,
         proxy_credentials_file: None,
+        credentials: None,
     };
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
     Firehose::with_credentials(&config, SharedCredentialsProvider::new(credentials))
@@ -208,6 +210,7 @@ async fn without_credentials_it_says_what_is_missing() {
         timeout: PATIENT,
         proxy: None,
         proxy_credentials_file: None,
+        credentials: None,
     };
     let mut uplink = Firehose::with_credentials(&config, SharedCredentialsProvider::new(Nobody));
     let answers = uplink.deliver(&members(1)).await;
@@ -250,6 +253,7 @@ print(''.join(s3.get_object(Bucket='lake', Key=k)['Body'].read().hex() for k in 
         timeout: PATIENT,
         proxy: None,
         proxy_credentials_file: None,
+        credentials: None,
     };
     let credentials = Credentials::new("a", "b", None, None, "test");
     let mut wrong = Firehose::with_credentials(&config, SharedCredentialsProvider::new(credentials));
@@ -272,6 +276,7 @@ async fn requests_go_through_a_proxy_of_either_kind() {
             timeout: PATIENT,
             proxy: Some(proxy.url(kind)),
             proxy_credentials_file: Some(secret.path().to_owned()),
+            credentials: None,
         };
         let credentials = || SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test"));
         let before = server.seen.lock().unwrap().stored.len();

@@ -35,6 +35,13 @@ pub enum Act {
     DeviceRemove {
         device: Device,
     },
+    /// A Bluetooth wearable is heard from now on.
+    BleAllow {
+        device: Device,
+    },
+    BleForget {
+        device: Device,
+    },
     /// An uplink was given a place: from now on it is sent what is kept.
     UplinkAdd {
         uplink: String,

@@ -20,8 +20,10 @@ pub enum Command {
             Example: fogbeat cloud deploy-command --site gym --region eu-west-1")]
     DeployCommand(DeployOptions),
     /// Print the part of fogbeat.toml that follows from the stack's outputs
-    #[command(after_help = "Example: aws cloudformation describe-stacks --stack-name fogbeat-gym | \
-            fogbeat cloud config --stack-output - >> fogbeat.toml")]
+    #[command(
+        after_help = "Ask for the outputs with: aws cloudformation describe-stacks --stack-name fogbeat-gym > stack.json\n\
+            Example: fogbeat cloud config --stack-output stack.json >> fogbeat.toml"
+    )]
     Config(ConfigOptions),
     /// Print a month's AWS bill, line by line, for each way to the bucket
     #[command(
@@ -152,10 +154,10 @@ fn cost(common: &Common, options: &CostOptions) -> Result<(), Failure> {
 /// The bill for people.
 fn page(usage: &Usage, bills: &[Bill; 3], prices: &Prices) -> String {
     let mut text = format!(
-        "{} devices at {} Hz through {} gateways, {} hours a day: {:.1} million readings in 30 days.\n\n",
-        usage.devices,
+        "{} at {} Hz through {}, {} hours a day: {:.1} million readings in 30 days.\n\n",
+        counted(usage.devices, "device"),
         usage.rate_hz,
-        usage.gateways,
+        counted(usage.gateways, "gateway"),
         usage.hours_a_day,
         usage.readings() / 1e6
     );
@@ -205,6 +207,10 @@ fn page(usage: &Usage, bills: &[Bill; 3], prices: &Prices) -> String {
         prices.date, prices.region
     ));
     text
+}
+
+fn counted(n: u32, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn money(usd: f64) -> String {

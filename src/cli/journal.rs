@@ -145,10 +145,16 @@ impl Looker {
                 Ok(Some(control::ask(socket, &Request::JournalSalvage { generation })?)
                     .filter(|v| !v.is_null()))
             }
-            Self::Own { journal, .. } => match journal.salvage(generation, look) {
-                Ok(repaired) => Ok(Some(serde_json::to_value(repaired).map_err(Failure::defect)?)),
-                Err(SalvageError::NotDamaged(_)) => Ok(None),
-                Err(error) => Err(Failure::unavailable(error)),
+            Self::Own { journal, .. } => loop {
+                break match journal.salvage(generation, look) {
+                    Ok(repaired) => Ok(Some(serde_json::to_value(repaired).map_err(Failure::defect)?)),
+                    Err(SalvageError::NotDamaged(_)) => Ok(None),
+                    Err(SalvageError::Child(error)) => {
+                        tracing::warn!(generation, %error, "once more");
+                        continue;
+                    }
+                    Err(error) => Err(Failure::unavailable(error)),
+                };
             },
         }
     }

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cloud;
 pub mod completions;
 pub mod device;
+pub mod enroll;
 pub mod erase;
 mod exit;
 pub mod journal;
@@ -15,6 +16,7 @@ pub mod man;
 mod offline;
 mod output;
 mod record;
+pub mod scan;
 pub mod status;
 pub mod uplink;
 
@@ -71,6 +73,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = "Example: fogbeat status --json | jq .uplinks")]
     Status(status::Options),
+    /// Show which heart-rate wearables are on the air, and allow them
+    #[command(after_help = scan::AFTER_HELP)]
+    Scan(scan::Options),
     /// Manage the devices that may publish
     #[command(subcommand, after_help = "Example: fogbeat device add strap-17")]
     Device(device::Command),
@@ -80,6 +85,9 @@ pub enum Command {
     /// Look into the journal, salvage what is damaged, make keys
     #[command(subcommand, after_help = "Example: fogbeat journal inspect")]
     Journal(journal::Command),
+    /// Get a certificate of its own for this gateway from AWS IoT, with a claim of the fleet
+    #[command(after_help = enroll::AFTER_HELP)]
+    Enroll(enroll::Options),
     /// Remove a device from everything that this gateway keeps: journal, lake, login
     #[command(after_help = erase::AFTER_HELP)]
     Erase(erase::Options),

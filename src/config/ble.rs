@@ -40,20 +40,20 @@ impl Default for Ble {
 }
 
 /// `[[ble.device]]`: named by exactly one of `address`, `polar_id` and `name`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BleDevice {
     /// `C4:AC:05:11:22:33`
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Printed on Polar's straps: 8 hexadecimal digits.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polar_id: Option<String>,
     /// The name it gives itself, exactly.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What it is called on every line; default: its Polar id, serial number or address.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
     /// 1 gets a connection first.
     #[serde(default = "first")]
@@ -61,6 +61,12 @@ pub struct BleDevice {
     /// Pair before use: for wearables that give nothing otherwise.
     #[serde(default)]
     pub pair: bool,
+}
+
+impl Default for BleDevice {
+    fn default() -> Self {
+        Self { address: None, polar_id: None, name: None, alias: None, priority: first(), pair: false }
+    }
 }
 
 const fn first() -> u8 {

@@ -7,6 +7,7 @@
 
 mod address;
 mod ble;
+mod check;
 mod clock;
 mod gateway;
 mod http;
@@ -81,6 +82,9 @@ impl Config {
                 kind: UplinkKind::Directory(Directory::default()),
             });
         }
+        if let Some(credentials) = &mut self.aws.iot_credentials {
+            credentials.complete(&self.gateway.state_dir);
+        }
         for uplink in &mut self.uplinks {
             uplink.name = Some(uplink.name().to_owned());
             uplink.pseudonyms.get_or_insert(self.privacy.pseudonyms);
@@ -89,11 +93,9 @@ impl Config {
                     directory.path = Some(directory.path_below(&self.gateway.state_dir));
                 }
                 UplinkKind::IotCore(iot) => iot.complete(&self.gateway.state_dir),
-                UplinkKind::Firehose(_) | UplinkKind::Mqtt(_) => {}
+                UplinkKind::Firehose(firehose) => firehose.credentials.clone_from(&self.aws.iot_credentials),
+                UplinkKind::Mqtt(_) => {}
             }
-        }
-        if let Some(credentials) = &mut self.aws.iot_credentials {
-            credentials.complete(&self.gateway.state_dir);
         }
     }
 

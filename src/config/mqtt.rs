@@ -28,6 +28,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// Only allowed on a loopback address.
     pub anonymous: bool,
+    /// Present: batches of other fogbeats are taken, and at most so much of them is kept until every uplink has them.
+    pub members: Option<ByteSize>,
     pub tls: Option<Tls>,
     pub limits: Limits,
 }
@@ -38,6 +40,7 @@ impl Default for Listener {
             enabled: true,
             bind: SocketAddr::from(([127, 0, 0, 1], 1883)),
             anonymous: false,
+            members: None,
             tls: None,
             limits: Limits::default(),
         }

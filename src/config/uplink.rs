@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::mqtt_uplink::{Broker, IotCore};
+use super::mqtt_uplink::{Broker, IotCore, IotCredentials};
 
 /// How the lines of a batch are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
@@ -144,6 +144,9 @@ pub struct Firehose {
     /// One line `user:password` for the proxy.
     #[serde(default)]
     pub proxy_credentials_file: Option<PathBuf>,
+    /// `[aws.iot_credentials]`, put in by the loader.
+    #[serde(skip)]
+    pub credentials: Option<IotCredentials>,
 }
 
 fn thirty_seconds() -> Duration {

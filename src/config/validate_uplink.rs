@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::address::{Proxy, host_and_port};
-use super::validate::{Check, HOUR, SECOND};
-use super::{Broker, Encoding, IotCore, IotCredentials, Live};
+use super::check::{Check, HOUR, SECOND};
+use super::{Broker, Config, Encoding, IotCore, IotCredentials, Live};
 
 /// AWS IoT Core quotas: 256 bytes of topic, 7 slashes; 128 bytes of client id.
 const TOPIC_BYTES: usize = 256;
@@ -104,6 +104,27 @@ pub(super) fn broker(
     proxy(broker.proxy.as_deref(), broker.proxy_credentials_file.as_deref(), &key, check);
 }
 
+/// `mqtt.listener.members`: what other gateways hand in leaves as it came.
+pub(super) fn members(config: &Config, check: &mut Check<'_>) {
+    let Some(most) = config.mqtt.listener.members else { return };
+    let key = "mqtt.listener.members";
+    check.within(key, most, ByteSize::mib(1)..=ByteSize::pib(1));
+    if config.journal.key_file.is_some() {
+        let remedy = "leave out journal.key_file, and use an encrypted file system";
+        check.add(key, "batches of other gateways are not encrypted, the journal is to be", remedy);
+    }
+    for (index, uplink) in config.uplinks.iter().enumerate() {
+        if uplink.pseudonyms.unwrap_or(config.privacy.pseudonyms) {
+            let remedy = "set privacy.pseudonyms on the gateways that send them, and not here";
+            check.add(format!("uplink[{index}].pseudonyms"), "names in other gateways' batches stay", remedy);
+        }
+        if uplink.encoding != Encoding::Gzip {
+            let remedy = "leave it at \"gzip\" where mqtt.listener.members is set";
+            check.add(format!("uplink[{index}].encoding"), "other gateways' batches are gzip", remedy);
+        }
+    }
+}
+
 /// `[aws.iot_credentials]`
 pub(super) fn credentials(credentials: &IotCredentials, check: &mut Check<'_>) {
     let key = |field: &str| format!("aws.iot_credentials.{field}");
@@ -161,7 +182,7 @@ fn common(
     if let Some(live) = live {
         check.duration(&key("live.interval"), live.interval, SECOND..=HOUR);
         if let Some(topic) = &live.topic {
-            topic_name(&key("live.topic"), topic, &["gateway", "device"], check);
+            topic_name(&key("live.topic"), topic, &["gateway", "device", "thing"], check);
         }
     }
 }

@@ -12,6 +12,7 @@ pub use server::{Call, Peer, Server, bind, socket_path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::BleDevice;
 use crate::privacy::erase::Wish;
 
 /// The protocol's version; one side refuses another's.
@@ -37,6 +38,12 @@ pub enum Request {
     JournalPage { from: u64 },
     /// Removes a device from everything that is kept.
     Erase(Wish),
+    /// Bluetooth wearables on the air.
+    BleScan,
+    /// Hears a Bluetooth wearable from now on.
+    BleAllow { device: BleDevice },
+    /// Takes that back.
+    BleForget { id: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

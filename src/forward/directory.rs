@@ -23,7 +23,8 @@ pub use store::{StoreError, StoreMetrics};
 
 /// A member here has no limit but that of a file that is pleasant to handle. Two batches: one is written while the
 /// next is made.
-const LIMITS: Limits = Limits { member_bytes: 64 << 20, members: 2, delivery_bytes: 64 << 20, window: 2 };
+pub(super) const LIMITS: Limits =
+    Limits { member_bytes: 64 << 20, members: 2, delivery_bytes: 64 << 20, window: 2 };
 
 /// See the module's documentation.
 pub struct Directory {

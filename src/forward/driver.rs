@@ -18,6 +18,7 @@ use super::batch::Policy;
 use super::feed::Feed;
 use super::hands::Hands;
 use super::hold::Hold;
+use super::jitter;
 use super::member::Member;
 use super::pace::Pace;
 use super::retry::{self, Backoff};
@@ -27,6 +28,7 @@ use super::{Delivery, Failure, Limits, Origin, SetupError, Uplink};
 use crate::clock::Clock;
 use crate::config::Encoding;
 use crate::journal::{Bounds, Seq};
+use crate::remote::Desired;
 
 /// How often a failure that somebody must mend is tried again.
 pub(super) const STUCK_INTERVAL: Duration = Duration::from_secs(60);
@@ -47,6 +49,8 @@ pub(super) struct Settings {
     pub(super) name: String,
     pub(super) encoding: Encoding,
     pub(super) policy: Policy,
+    /// Settings from afar, which come before the file's.
+    pub(super) remote: Option<watch::Receiver<Arc<Desired>>>,
     pub(super) origin: Origin,
     pub(super) retry: retry::Limits,
     pub(super) stuck_interval: Duration,
@@ -133,6 +137,10 @@ pub(super) struct Driver<U, F> {
     holds_lines: bool,
     /// What comes next waits for the clock: not looked at before this moment.
     held: Option<Instant>,
+    /// Told when another gateway has handed in a batch.
+    members: Option<watch::Receiver<u64>>,
+    /// The last job was such a batch: now it is our own readings' turn.
+    member_last: bool,
 }
 
 impl<U: Uplink, F: Feed> Driver<U, F> {
@@ -148,6 +156,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         let watermark = feed.watermark();
         let pace = Pace::new(*watermark.borrow(), Instant::now());
         let limits = uplink.limits();
+        let members = feed.member_changes();
         let workshop = Workshop::new(
             Arc::clone(&feed),
             Arc::clone(&clock),
@@ -184,6 +193,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             waiting: None,
             exhausted: None,
             held: None,
+            members,
+            member_last: false,
         })
     }
 
@@ -239,6 +250,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     /// Holds no reading any more; goes on later as after a start.
     fn let_go(&mut self) {
         self.window.clear();
+        self.feed.let_members_go();
         self.board.open_batches(0);
         self.again = self.feed.open().into();
         if let Some(workshop) = &mut self.workshop {
@@ -287,19 +299,34 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             && self.again.is_empty()
             && !self.holds_lines
             && !self.something_new()
+            && !self.feed.has_members()
     }
 
     /// The next attempt would come after the deadline: no use in waiting for it.
     fn is_hopeless(&self) -> bool {
         let deadline = *self.draining.borrow();
         let idle = self.work.is_none() && self.call.is_none();
-        idle && deadline.zip(self.pause).is_some_and(|(deadline, pause)| pause >= deadline)
+        let late = deadline.zip(self.pause).is_some_and(|(deadline, pause)| pause >= deadline);
+        idle && (late || deadline.is_some() && self.paused_from_afar())
     }
 
     /// The journal may hold something behind the workshop's position.
     fn something_new(&self) -> bool {
         let watermark = *self.watermark.borrow();
         watermark > self.position && self.exhausted != Some(watermark)
+    }
+
+    /// Somebody wants nothing to be sent.
+    fn paused_from_afar(&self) -> bool {
+        self.settings.remote.as_ref().is_some_and(|remote| remote.borrow().paused(&self.settings.name))
+    }
+
+    /// When batches are closed, as it is in force.
+    fn policy(&self) -> Policy {
+        let remote = self.settings.remote.as_ref();
+        let max_age = remote.and_then(|remote| remote.borrow().batch.as_ref().map(|batch| batch.max_age));
+        let policy = self.settings.policy;
+        Policy { max_age: max_age.unwrap_or(policy.max_age), ..policy }
     }
 
     fn paused(&self, now: Instant) -> bool {
@@ -355,10 +382,13 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             self.waiting = None;
         }
         self.board.waiting_since(self.window.front().map(|sent| sent.since).or(self.waiting));
-        let Some(job) = self.job(now, new) else { return };
+        let Some(job) = self.next_job(now, new) else { return };
         let Some(mut workshop) = self.workshop.take() else { return };
-        // What becomes durable during the read is seen at the next look.
-        self.exhausted = Some(*self.watermark.borrow());
+        self.member_last = job == Job::Member;
+        if !self.member_last {
+            // What becomes durable during the read is seen at the next look.
+            self.exhausted = Some(*self.watermark.borrow());
+        }
         self.work = Some(self.hands.give(move || {
             let outcome = workshop.work(job);
             (workshop, outcome)
@@ -367,13 +397,26 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Whether another batch may be begun.
     fn may_begin(&self, now: Instant) -> bool {
+        self.has_room(now) && self.held.is_none()
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
         let failing = self.backoff.failures() > 0;
         self.workshop.is_some()
             && !self.hold.wanted()
             && !self.paused(now)
-            && self.held.is_none()
+            && !self.paused_from_afar()
             && self.window.len() < self.limits.window
             && (self.window.is_empty() || !failing)
+    }
+
+    /// Our own readings and other gateways' batches by turns.
+    fn next_job(&self, now: Instant, new: bool) -> Option<Job> {
+        let member = || (self.has_room(now) && self.feed.has_members()).then_some(Job::Member);
+        match self.member_last {
+            true => self.job(now, new).or_else(member),
+            false => member().or_else(|| self.job(now, new)),
+        }
     }
 
     fn job(&self, now: Instant, new: bool) -> Option<Job> {
@@ -385,11 +428,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
         let waiting = now.saturating_duration_since(self.waiting?);
         let draining = self.draining.borrow().is_some();
-        if self.settings.policy.due(waiting, draining).is_some() {
+        if self.policy().due(waiting, draining).is_some() {
             return Some(Job::Close);
         }
         let enough = new && ahead(self.position, *self.watermark.borrow()) >= READ_AHEAD;
-        let calm = self.pace.wait(self.settings.policy.max_age, now).is_none();
+        let calm = self.pace.wait(self.policy().max_age, now).is_none();
         (enough && calm).then_some(Job::Fill)
     }
 
@@ -398,9 +441,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         self.board.alive(Instant::now());
         self.position = workshop.position();
         self.holds_lines = workshop.holds_lines();
-        let held = workshop.held().filter(|_| matches!(outcome, Outcome::Exhausted));
-        self.held = held.map(|left| Instant::now() + left.min(HELD_INTERVAL));
-        self.board.waits_for_clock(held.is_some());
+        if !self.member_last {
+            let held = workshop.held().filter(|_| matches!(outcome, Outcome::Exhausted));
+            self.held = held.map(|left| Instant::now() + left.min(HELD_INTERVAL));
+            self.board.waits_for_clock(held.is_some());
+        }
         self.workshop = Some(workshop);
         let since = self.waiting.unwrap_or_else(Instant::now);
         // With an empty window it was the journal or the cursor that failed, and it does no longer.
@@ -409,6 +454,11 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             self.board.working(State::Idle);
         }
         match outcome {
+            Outcome::Built(batch) if self.member_last => {
+                let taken = vec![false; batch.members.len()];
+                self.window.push_back(Sent { batch, taken, since: Instant::now() });
+                self.board.open_batches(self.window.len());
+            }
             Outcome::Built(batch) => {
                 self.exhausted = None;
                 self.waiting = None;
@@ -433,7 +483,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
 
     /// Sends what is in the window and not taken, as much as one delivery may carry.
     fn start_delivery(&mut self, now: Instant) {
-        if self.paused(now) || self.call.is_some() || self.hold.wanted() {
+        if self.paused(now) || self.call.is_some() || self.hold.wanted() || self.paused_from_afar() {
             return;
         }
         let mut members: Vec<Member> = Vec::new();
@@ -507,7 +557,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     /// Shows the failure and sets the next attempt.
     fn failed(&mut self, failure: Failure, stuck: bool) {
         let now = Instant::now();
-        let delay = self.backoff.failed(random_share());
+        let delay = self.backoff.failed(jitter::share());
         let delay = if stuck { self.settings.stuck_interval } else { delay };
         tracing::debug!(uplink = %self.settings.name, cause = failure.cause, delay_s = delay.as_secs_f64(),
             "not delivered: {}", failure.message);
@@ -531,8 +581,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
         }
         match self.waiting {
             Some(since) if self.may_begin(now) => {
-                let due = since + self.settings.policy.max_age;
-                self.pace.wait(self.settings.policy.max_age, now).map_or(due, |calm| calm.min(due))
+                let due = since + self.policy().max_age;
+                self.pace.wait(self.policy().max_age, now).map_or(due, |calm| calm.min(due))
             }
             _ => now + FAR,
         }
@@ -556,6 +606,8 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
             () = self.hold.changed() => Event::Look,
             () = tokio::time::sleep_until(timer) => Event::Look,
             () = changed(&mut self.watermark) => Event::Look,
+            () = changed_if(&mut self.members) => Event::Look,
+            () = changed_if(&mut self.settings.remote) => Event::Look,
         }
     }
 }
@@ -581,17 +633,19 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     }
 }
 
+async fn changed_if<T>(receiver: &mut Option<watch::Receiver<T>>) {
+    match receiver {
+        Some(receiver) => changed(receiver).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a short piece of blocking work off the runtime; a panic inside goes on here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-}
-
-/// Evenly from 0 to 1; the middle when the system has no randomness to give.
-fn random_share() -> f64 {
-    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

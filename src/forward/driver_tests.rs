@@ -248,6 +248,7 @@ fn rig_with(
     let settings = Settings {
         name: "fake".into(),
         encoding: Encoding::Gzip,
+        remote: None,
         policy: Policy { max_age: Duration::from_millis(30), max_bytes },
         origin: Origin {
             gateway: "g".into(),

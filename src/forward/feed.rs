@@ -9,12 +9,19 @@ use tokio::sync::watch;
 use crate::clock::BootId;
 use crate::journal::{Bounds, ClockNote, CursorError, Journal, Page, ReadError, Seq, Tally, UplinkCursor};
 use crate::privacy::Pseudonyms;
+use crate::relayed::Lane;
+
+use super::Member;
 
 /// How much waits behind a cursor; for `status`.
 pub(super) trait Backlog: Send + Sync {
     /// Readings not yet confirmed.
     fn queued(&self) -> u64;
     fn cursor(&self) -> Seq;
+    /// Members of other gateways not yet confirmed; `None`: none are taken.
+    fn members(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The journal as one uplink sees it. All methods but `watermark` may block.
@@ -32,12 +39,27 @@ pub(super) trait Feed: Backlog + 'static {
     /// `tally` is what became of the batch's numbers.
     fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError>;
     fn sync(&self) -> Result<(), CursorError>;
+    /// Members of other gateways: told when there may be new ones.
+    fn member_changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+    /// Whether there are such that were not handed out.
+    fn has_members(&self) -> bool {
+        false
+    }
+    /// The next of them.
+    fn next_member(&self) -> std::io::Result<Option<Member>> {
+        Ok(None)
+    }
+    /// None of them is held any more.
+    fn let_members_go(&self) {}
 }
 
 pub(super) struct JournalFeed {
     journal: Journal,
     cursor: UplinkCursor,
     pseudonyms: Option<Arc<Pseudonyms>>,
+    members: Option<Lane>,
 }
 
 impl JournalFeed {
@@ -45,8 +67,14 @@ impl JournalFeed {
         journal: Journal,
         cursor: UplinkCursor,
         pseudonyms: Option<Arc<Pseudonyms>>,
+        members: Option<Lane>,
     ) -> Self {
-        Self { journal, cursor, pseudonyms }
+        Self { journal, cursor, pseudonyms, members }
+    }
+
+    /// A place among members that could not be written.
+    fn unwritten(&self, source: std::io::Error) -> CursorError {
+        CursorError::Write { path: format!("relayed/{}.place", self.cursor.name()).into(), source }
     }
 }
 
@@ -56,6 +84,9 @@ impl Backlog for JournalFeed {
     }
     fn cursor(&self) -> Seq {
         self.cursor.cursor()
+    }
+    fn members(&self) -> Option<usize> {
+        self.members.as_ref().map(Lane::unconfirmed)
     }
 }
 
@@ -86,9 +117,29 @@ impl Feed for JournalFeed {
         self.cursor.clocks_carried(bounds)
     }
     fn confirm(&self, bounds: Bounds, tally: Tally) -> Result<(), CursorError> {
-        self.cursor.confirm(bounds, tally)
+        match self.members.as_ref().filter(|_| Lane::owns(bounds)) {
+            Some(members) => members.confirm(bounds).map_err(|source| self.unwritten(source)),
+            None => self.cursor.confirm(bounds, tally),
+        }
     }
     fn sync(&self) -> Result<(), CursorError> {
+        if let Some(members) = &self.members {
+            members.sync().map_err(|source| self.unwritten(source))?;
+        }
         self.cursor.sync()
+    }
+    fn member_changes(&self) -> Option<watch::Receiver<u64>> {
+        self.members.as_ref().map(Lane::changes)
+    }
+    fn has_members(&self) -> bool {
+        self.members.as_ref().is_some_and(Lane::is_waiting)
+    }
+    fn next_member(&self) -> std::io::Result<Option<Member>> {
+        self.members.as_ref().map_or(Ok(None), Lane::next)
+    }
+    fn let_members_go(&self) {
+        if let Some(members) = &self.members {
+            members.let_go();
+        }
     }
 }

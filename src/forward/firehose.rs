@@ -6,6 +6,7 @@
 //! server that accepts and never answers. Nothing is asked of the network before the first delivery.
 
 mod classify;
+pub mod iot_credentials;
 mod through;
 
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::{Delivery, Failure, Limits, Member, Uplink};
 use crate::config;
 
 /// The 4 MiB of a request are taken with its base64 in mind: 3 MiB of members.
-const LIMITS: Limits =
+pub(super) const LIMITS: Limits =
     Limits { member_bytes: 1_000 * 1024, members: 500, delivery_bytes: 3 << 20, window: 8 };
 /// Longest wait for a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +44,17 @@ impl Firehose {
     /// nothing: region and credentials are looked up at the first delivery.
     pub fn new(config: &config::Firehose) -> Self {
         Self { config: config.clone(), credentials: None, client: None }
+    }
+
+    /// As configured: with credentials for the certificate of `gateway`, if that is asked for.
+    pub fn configured(config: &config::Firehose, gateway: &str) -> Self {
+        match &config.credentials {
+            Some(settings) => {
+                let provider = iot_credentials::Provider::new(settings, gateway);
+                Self::with_credentials(config, SharedCredentialsProvider::new(provider))
+            }
+            None => Self::new(config),
+        }
     }
 
     /// With credentials from elsewhere.
@@ -154,6 +166,10 @@ async fn connect(
     }
     if let Some(credentials) = credentials {
         loader = loader.credentials_provider(credentials);
+    }
+    if config.credentials.is_some() {
+        // They are kept by their provider, which knows better what an outage is.
+        loader = loader.identity_cache(aws_config::identity::IdentityCache::no_cache());
     }
     let shared = loader.load().await;
     if shared.region().is_none() {

@@ -19,9 +19,10 @@ mod feed;
 pub mod firehose;
 mod hands;
 mod hold;
+mod jitter;
 mod label;
 pub mod member;
-mod mqtt;
+pub(crate) mod mqtt;
 mod pace;
 mod patience;
 pub mod retry;
@@ -46,6 +47,8 @@ use crate::config;
 use crate::journal::{CursorError, Journal, StartAt};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
+use crate::relayed::Shelf;
+use crate::remote::Remote;
 use driver::Driver;
 use feed::JournalFeed;
 use status::Board;
@@ -211,6 +214,31 @@ pub fn spawn(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SpawnError> {
+    spawn_beside(config, batch, origin, journal, &Beside::default(), clock, metrics)
+}
+
+/// What an uplink may have beside its own readings.
+#[derive(Default)]
+pub struct Beside {
+    /// Batches of other gateways.
+    pub members: Option<Shelf>,
+    /// Settings from afar.
+    pub remote: Option<Remote>,
+}
+
+/// As [`spawn`], for a gateway that takes batches of others, or settings from afar.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_beside(
+    config: &config::Uplink,
+    batch: &config::Batch,
+    origin: &Origin,
+    journal: &Journal,
+    beside: &Beside,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Handle, SpawnError> {
     let name = config.name().to_owned();
     let start = match config.from {
         config::From::Oldest => StartAt::Oldest,
@@ -220,10 +248,13 @@ pub fn spawn(
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
     cursor.set_required(config.required);
     let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
-    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms));
+    let concealed = pseudonyms.clone();
+    let members = beside.members.as_ref().map(|shelf| shelf.lane(&name, config.from, largest_member(config)));
+    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms, members));
     let settings = driver::Settings {
         name: name.clone(),
         encoding: config.encoding,
+        remote: beside.remote.as_ref().map(Remote::watch),
         policy: batch::Policy {
             max_age: batch.max_age,
             max_bytes: usize::try_from(batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
@@ -234,8 +265,20 @@ pub fn spawn(
         housekeeping: driver::HOUSEKEEPING,
         turn: driver::TURN,
     };
-    let start_mqtt = |connection: mqtt::Settings, feed, settings, clock: Arc<dyn Clock>| {
-        let uplink = mqtt::Mqtt::start(connection, Arc::clone(&clock), &metrics.mqtt);
+    let start_mqtt = |connection,
+                      live: &Option<config::Live>,
+                      shadow,
+                      feed,
+                      settings,
+                      clock: Arc<dyn Clock>| {
+        let live = live.clone().map(|config| {
+            (
+                config,
+                mqtt::LiveSource { live: journal.live(), journal: journal.clone(), pseudonyms: concealed },
+            )
+        });
+        let beside = mqtt::Beside { live, shadow, remote: beside.remote.clone(), clock: Arc::clone(&clock) };
+        let uplink = mqtt::Mqtt::start(connection, beside, &origin.gateway, &metrics.mqtt);
         start_task(uplink, feed, settings, clock, metrics)
     };
     match &config.kind {
@@ -243,17 +286,41 @@ pub fn spawn(
             let uplink = directory::Directory::new(&name, directory, origin, metrics.lake.clone());
             start_task(uplink, feed, settings, clock, metrics)
         }
-        config::UplinkKind::Firehose(firehose) => {
-            start_task(firehose::Firehose::new(firehose), feed, settings, clock, metrics)
-        }
-        config::UplinkKind::IotCore(iot) => {
-            start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), feed, settings, clock)
-        }
-        config::UplinkKind::Mqtt(broker) => {
-            start_mqtt(mqtt::Settings::broker(&name, broker, origin), feed, settings, clock)
-        }
+        config::UplinkKind::Firehose(firehose) => start_task(
+            firehose::Firehose::configured(firehose, &origin.gateway),
+            feed,
+            settings,
+            clock,
+            metrics,
+        ),
+        config::UplinkKind::IotCore(iot) => start_mqtt(
+            mqtt::Settings::iot_core(&name, iot, origin),
+            &iot.live,
+            iot.shadow,
+            feed,
+            settings,
+            clock,
+        ),
+        config::UplinkKind::Mqtt(broker) => start_mqtt(
+            mqtt::Settings::broker(&name, broker, origin),
+            &broker.live,
+            false,
+            feed,
+            settings,
+            clock,
+        ),
     }
     .map_err(|source| SpawnError::Setup { name, source })
+}
+
+/// Largest member that an uplink takes, bytes.
+fn largest_member(config: &config::Uplink) -> usize {
+    match &config.kind {
+        config::UplinkKind::Directory(_) => directory::LIMITS.member_bytes,
+        config::UplinkKind::Firehose(_) => firehose::LIMITS.member_bytes,
+        config::UplinkKind::IotCore(_) => mqtt::IOT_CORE_MEMBER,
+        config::UplinkKind::Mqtt(broker) => usize::try_from(broker.max_member.as_u64()).unwrap_or(usize::MAX),
+    }
 }
 
 fn start_task<U: Uplink, F: feed::Feed>(

@@ -125,6 +125,9 @@ pub struct Status {
     pub cursor: u64,
     /// Readings are held back because the clock may still be set.
     pub waits_for_clock: bool,
+    /// Batches of other gateways not yet confirmed; left out where none are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_members: Option<usize>,
     /// Of an uplink that keeps a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkStatus>,
@@ -337,6 +340,7 @@ impl Watcher {
             delivered_batches: self.metrics.batches.get_or_create(&label).get(),
             cursor: self.backlog.cursor().0,
             waits_for_clock: self.metrics.held.get_or_create(&label).get() == 1,
+            queued_members: self.backlog.members(),
             link: self.link.as_ref().map(|link| link.borrow().clone()),
         }
     }

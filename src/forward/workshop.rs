@@ -33,6 +33,8 @@ pub(super) enum Job {
     Close,
     /// Make this batch again: its bounds were fixed before a restart.
     Again(Bounds),
+    /// Fetch a batch of another gateway, as it is.
+    Member,
 }
 
 /// A batch ready to be sent: its bounds are on disk.
@@ -147,10 +149,26 @@ impl<F: Feed> Workshop<F> {
         let result = match job {
             Job::Fill | Job::Close => self.next_batch(job == Job::Close),
             Job::Again(bounds) => self.again(bounds),
+            Job::Member => self.member(),
         };
         result.unwrap_or_else(|stop| match stop {
             Stop::Failed(failure) => Outcome::Failed(failure),
             Stop::Waiting => Outcome::Waiting,
+        })
+    }
+
+    /// What is under way here is not touched.
+    fn member(&self) -> Result<Outcome, Stop> {
+        let failed = |error: std::io::Error| {
+            Failure::new("members", format!("a batch of another gateway cannot be read: {error}"))
+                .remedy("check the disk")
+        };
+        Ok(match self.feed.next_member().map_err(failed)? {
+            Some(member) => {
+                let (bounds, tally) = (member.bounds, Tally::default());
+                Outcome::Built(Built { bounds, members: vec![member], tally })
+            }
+            None => Outcome::Exhausted,
         })
     }
 

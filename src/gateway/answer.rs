@@ -9,6 +9,7 @@ use crate::audit::{Act, Outcome, Who};
 use crate::control::{Answer, Peer, Refusal, RefusalKind, Request};
 use crate::journal::SalvageError;
 use crate::privacy::erase::{self, Place, Wish};
+use crate::source::bluetooth::{AllowError, CommandError};
 
 /// Carries a request out.
 pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
@@ -39,6 +40,23 @@ pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
             Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
         },
         Request::Erase(wish) => erase(wish, &who, sources),
+        Request::BleScan => {
+            // Strangers' names and heart rates are among it.
+            sources.scribe.access(&who, "ble_scan");
+            to_value(&sources.bluetooth.survey().map_err(refused)?)
+        }
+        Request::BleAllow { device } => {
+            let listed = sources.bluetooth.allow(device).map_err(refused)?;
+            let act = Act::BleAllow { device: sources.scribe.device(&listed.name()) };
+            sources.scribe.note(&who, &act, Outcome::Done);
+            Ok(json!({ "allowed": listed.name() }))
+        }
+        Request::BleForget { id } => {
+            let listed = sources.bluetooth.forget(id).map_err(refused)?;
+            let act = Act::BleForget { device: sources.scribe.device(&listed.name()) };
+            sources.scribe.note(&who, &act, Outcome::Done);
+            Ok(json!({ "forgotten": listed.name() }))
+        }
         Request::JournalPage { from } => {
             sources.scribe.export(&who, *from);
             let page = look::page(
@@ -51,6 +69,16 @@ pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
             to_value(&page.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?)
         }
     }
+}
+
+fn refused(error: CommandError) -> Refusal {
+    let kind = match error {
+        CommandError::Allow(AllowError::Io { .. } | AllowError::Damaged { .. }) | CommandError::Ended(_) => {
+            RefusalKind::Failed
+        }
+        _ => RefusalKind::Impossible,
+    };
+    Refusal::new(kind, error.to_string())
 }
 
 fn forget(name: &str, sources: &Sources) -> Answer {

@@ -12,6 +12,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::reading::validity::DeviceTimeWindow;
+use crate::relayed::Shelf;
 use crate::source::mqtt::{self, mapping::Mappings};
 use crate::source::{bluetooth, replay};
 use crate::state::StateDir;
@@ -27,6 +28,8 @@ pub(super) struct Intake {
     listener: Option<mqtt::Handle>,
     externals: Vec<mqtt::ExternalHandle>,
     bluetooth: Option<bluetooth::Handle>,
+    /// Where the listener puts batches of other gateways, if it takes them.
+    members: Option<Shelf>,
 }
 
 impl Intake {
@@ -36,15 +39,16 @@ impl Intake {
         gateway: &str,
         state: &StateDir,
         journal: &Journal,
+        members: Option<&Shelf>,
         clock: &Arc<SystemClock>,
         registry: &mut Registry,
     ) -> Result<Self, GatewayError> {
-        let mut intake = Self::default();
+        let mut intake = Self { members: members.cloned(), ..Self::default() };
         if config.mqtt.listener.enabled || !config.mqtt.externals.is_empty() {
             intake.start_mqtt(config, gateway, state, journal, clock, registry).await?;
         }
         if config.ble.enabled {
-            intake.start_bluetooth(&config.ble, journal, clock, registry);
+            intake.start_bluetooth(&config.ble, state, journal, clock, registry);
         }
         if !config.replay.is_empty() {
             let metrics = replay::Metrics::default();
@@ -85,6 +89,10 @@ impl Intake {
             };
             let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
             let handle = listener.handle();
+            // Before the first packet is read: what nobody is there for would be acknowledged and gone.
+            if let Some(members) = &self.members {
+                handle.take_members(members.clone());
+            }
             metrics = handle.metrics();
             for (address, encrypted) in [(handle.local_addr(), false), (handle.tls_addr(), true)] {
                 if let Some(address) = address {
@@ -107,14 +115,19 @@ impl Intake {
     fn start_bluetooth(
         &mut self,
         ble: &config::Ble,
+        state: &StateDir,
         journal: &Journal,
         clock: &Arc<SystemClock>,
         registry: &mut Registry,
     ) {
         let metrics = bluetooth::Metrics::default();
         metrics.register(registry);
-        let core = bluetooth::core(ble, Vec::new());
-        let counted_on = !(ble.adapters.is_empty() && ble.devices.is_empty());
+        let allowed = bluetooth::Allowed::new(state.path()).list().unwrap_or_else(|error| {
+            tracing::error!(%error, "who was allowed by `fogbeat scan --allow` is not heard");
+            Vec::new()
+        });
+        let core = bluetooth::set_up(ble, &allowed);
+        let counted_on = !(ble.adapters.is_empty() && ble.devices.is_empty() && allowed.is_empty());
         let radio = bluetooth::BlueZ::default();
         let (driver, handle) =
             bluetooth::Driver::new(radio, core, journal.clone(), clock.clone(), metrics, counted_on);

@@ -11,8 +11,10 @@ mod accounted;
 mod answer;
 mod intake;
 pub mod look;
+mod members;
 mod notify;
 mod reload;
+mod remote;
 mod signals;
 mod stages;
 mod status;
@@ -40,7 +42,7 @@ use crate::health::{Health, Phase};
 use crate::journal::{self, Journal, Trouble};
 use crate::privacy::{KeyError, Pseudonyms};
 use crate::reading::validity::DeviceTimeWindow;
-use crate::source::mqtt;
+use crate::source::{bluetooth, mqtt};
 use crate::state::{StateDir, StateError};
 use crate::telemetry::{self, Logs};
 use crate::web;
@@ -79,6 +81,8 @@ pub enum GatewayError {
     Mapping(String),
     #[error(transparent)]
     Uplink(#[from] forward::SpawnError),
+    #[error("batches of other gateways cannot be kept in {path}: {source}")]
+    Members { path: PathBuf, source: io::Error },
     #[error("uplinks are to be told pseudonyms in place of names: {0}")]
     Pseudonyms(#[from] KeyError),
     #[error(transparent)]
@@ -176,10 +180,9 @@ impl Gateway {
             stopped: &stopped,
         };
         let Opened { id, journal, driver, recovered } = waiting.open().await?;
-        if recovered.lost > 0 || !recovered.quarantined.is_empty() {
+        if recovered.lost > 0 {
             tracing::error!(
                 lost = recovered.lost,
-                quarantined = ?recovered.quarantined,
                 "the storage has lost readings that were durable; check or replace the disk"
             );
         }
@@ -216,6 +219,19 @@ impl Gateway {
         };
         let metrics = forward::Metrics::default();
         metrics.register(&mut registry);
+        let members = members::open(&config, setup.state.path()).await?;
+        if let Some(members) = &members {
+            members.metrics().register(&mut registry);
+            stages.start("members", members::supervise(members.clone(), stopped.clone()));
+        }
+        let remote = remote::open(&config, setup.state.path()).await?;
+        if let Some(remote) = &remote {
+            stages.start(
+                "settings from afar",
+                remote::supervise(remote.clone(), journal.clone(), stopped.clone()),
+            );
+        }
+        let beside = forward::Beside { members: members.clone(), remote: remote.clone() };
         let mut uplinks = Vec::new();
         let placed = journal.uplinks();
         for uplink in &config.uplinks {
@@ -228,10 +244,13 @@ impl Gateway {
                 };
                 scribe.note(&Who::me(), &act, Outcome::Done);
             }
-            uplinks.push(forward::spawn(uplink, &config.batch, &origin, &journal, clock, &metrics)?);
+            let batch = &config.batch;
+            uplinks.push(forward::spawn_beside(uplink, batch, &origin, &journal, &beside, clock, &metrics)?);
         }
 
-        let intake = Intake::start(&config, &id, &setup.state, &journal, &clock, &mut registry).await?;
+        let shelf = members.as_ref();
+        let intake =
+            Intake::start(&config, &id, &setup.state, &journal, shelf, &clock, &mut registry).await?;
 
         let sources = Arc::new(Sources {
             gateway: id,
@@ -243,8 +262,14 @@ impl Gateway {
             journal: journal.clone(),
             listener: intake.listener(),
             externals: intake.externals(),
-            bluetooth: intake.bluetooth(),
+            bluetooth: bluetooth::Commands::new(
+                intake.bluetooth(),
+                bluetooth::Allowed::new(setup.state.path()),
+                config.ble.devices.clone(),
+            ),
             uplinks: uplinks.iter().map(forward::Handle::watcher).collect(),
+            members,
+            remote,
             scribe,
             state_dir: setup.state.path().to_owned(),
             lakes: config.lakes(),
@@ -274,7 +299,7 @@ impl Gateway {
         let interval = self.setup.config.journal.commit_interval;
         let watchdog = Watchdog::new(self.health.clone(), interval, Instant::now());
         self.sources.listener.iter().for_each(|listener| watchdog.listener(listener));
-        self.sources.bluetooth.iter().for_each(|source| watchdog.bluetooth(source));
+        self.sources.bluetooth.handle().into_iter().for_each(|source| watchdog.bluetooth(source));
         self.sources.uplinks.iter().for_each(|uplink| watchdog.uplink(uplink));
         self.health.enter(Phase::Running);
         notify::ready();

@@ -15,6 +15,8 @@ use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
 use crate::privacy::Pseudonyms;
 use crate::reading::validity::DeviceTimeWindow;
+use crate::relayed::{self, Shelf};
+use crate::remote::Remote;
 use crate::source::{bluetooth, mqtt};
 use crate::telemetry::process::{self, Usage};
 
@@ -44,6 +46,12 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bluetooth: Option<bluetooth::Shown>,
     pub uplinks: Vec<forward::Status>,
+    /// Settings from afar; left out where none are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<crate::remote::Status>,
+    /// Batches of other gateways; left out where none are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<relayed::Status>,
     /// Uplinks that are gone from the configuration and hold their place (`fogbeat uplink forget NAME`).
     pub left_behind: Vec<LeftBehind>,
     /// Where the audit log ends: what is noted down elsewhere tells later whether it was written anew.
@@ -63,6 +71,9 @@ impl Status {
     /// wears what is nobody's business either.
     pub fn without_payloads(mut self) -> Self {
         self.accounts.forget_devices();
+        if let Some(remote) = &mut self.remote {
+            remote.forget_devices();
+        }
         if let Some(listener) = &mut self.listener {
             listener.refused.clear();
         }
@@ -85,8 +96,10 @@ pub struct Sources {
     pub journal: Journal,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
-    pub bluetooth: Option<bluetooth::Handle>,
+    pub bluetooth: bluetooth::Commands,
     pub uplinks: Vec<forward::Watcher>,
+    pub members: Option<Shelf>,
+    pub remote: Option<Remote>,
     pub scribe: Scribe,
     pub state_dir: PathBuf,
     /// Directory uplinks' lakes, by the uplinks' names.
@@ -114,8 +127,10 @@ impl Sources {
             accounts: Accounted::of(&self.journal),
             listener: self.listener.as_ref().map(mqtt::Handle::status),
             external_brokers: self.externals.iter().map(mqtt::ExternalHandle::status).collect(),
-            bluetooth: self.bluetooth.as_ref().map(bluetooth::Handle::shown),
+            bluetooth: self.bluetooth.handle().map(bluetooth::Handle::shown),
             uplinks: self.uplinks.iter().map(forward::Watcher::status).collect(),
+            remote: self.remote.as_ref().map(Remote::status),
+            members: self.members.as_ref().map(Shelf::status),
             left_behind: self.left_behind(),
             audit: self.scribe.head(),
         }

@@ -7,22 +7,21 @@
 //! - `flush()` never syncs, so every commit ends with `fdatasync` on a descriptor of our own;
 //! - a crash or a full disk inside `open()` leaves `snap.*.generating` files that make every later open fail, so they are
 //!   removed first;
-//! - damage makes it panic, in `open()` and later, so every call runs under `catch_unwind`, an open in a thread of its
-//!   own with a deadline; a database whose opening ended the process twice is not opened a third time.
+//! - damage makes it panic or spin, in `open()` and later, so every call runs behind [`fence`]; a database whose opening
+//!   ended the process twice is not opened a third time.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::block::{self, BlockError, Encoder, Header, Kind};
 use super::disk::Disk;
+use super::fence::{self, Fenced};
 use super::keys::{KeyId, Keys, Sealer};
 use super::names;
 use super::quota::Trouble;
@@ -33,9 +32,6 @@ const NAMES: u64 = 1 << 63;
 const META: u64 = u64::MAX;
 /// Page cache of one open database. Reads do not evict: what bounds them is the generation's size.
 const CACHE: u64 = 2 << 20;
-/// Longest open that is waited for: a generation of 16 MB takes 0.1 s here, and one that takes longer is salvaged
-/// without loss.
-const OPEN_DEADLINE: Duration = Duration::from_secs(6);
 /// Says in the directory how often the process ended while this database was being opened.
 pub const OPENING: &str = "opening";
 /// After so many, sled is believed to take the process with it.
@@ -51,8 +47,8 @@ pub enum GenerationError {
     Sled(#[from] sled::Error),
     #[error("sled panicked: {0}")]
     Panicked(String),
-    #[error("sled did not open the database within {} s", OPEN_DEADLINE.as_secs())]
-    Deadline,
+    #[error("sled did not open the database in {} s, {} s of them at work", .waited.as_secs(), .worked.as_secs())]
+    Deadline { waited: Duration, worked: Duration },
     #[error("fogbeat ended {MOST_DEATHS} times while sled was opening the database")]
     Deadly,
     #[error("at byte {at} of `db` {what}")]
@@ -63,6 +59,17 @@ pub enum GenerationError {
     Block(#[from] BlockError),
 }
 
+impl From<Fenced> for GenerationError {
+    fn from(fenced: Fenced) -> Self {
+        match fenced {
+            Fenced::Sled(error) => Self::Sled(error),
+            Fenced::Panicked(what) => Self::Panicked(what),
+            Fenced::Deadline { waited, worked } => Self::Deadline { waited, worked },
+            Fenced::Start(error) => Self::Io(error),
+        }
+    }
+}
+
 impl GenerationError {
     /// What is wrong with the disk, if that is the cause.
     pub fn trouble(&self) -> Option<Trouble> {
@@ -70,7 +77,7 @@ impl GenerationError {
             Self::Sled(sled::Error::Io(error)) | Self::Io(error) => Trouble::of(error),
             Self::Sled(_)
             | Self::Panicked(_)
-            | Self::Deadline
+            | Self::Deadline { .. }
             | Self::Deadly
             | Self::Damaged { .. }
             | Self::Block(_) => None,
@@ -394,17 +401,8 @@ fn number_of(key: &[u8]) -> u64 {
     key.try_into().map_or(0, u64::from_be_bytes)
 }
 
-/// Runs a sled call; a panic inside it becomes an error.
 fn fenced<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, GenerationError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => Ok(result?),
-        Err(panic) => Err(GenerationError::Panicked(what(&*panic))),
-    }
-}
-
-fn what(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+    Ok(fence::fenced(call)?)
 }
 
 fn open_fenced(dir: &Path) -> Result<sled::Db, GenerationError> {
@@ -413,15 +411,7 @@ fn open_fenced(dir: &Path) -> Result<sled::Db, GenerationError> {
         .cache_capacity(CACHE)
         .flush_every_ms(None)
         .print_profile_on_drop(false);
-    let (sender, receiver) = sync_channel(1);
-    std::thread::Builder::new().name("journal-open".into()).spawn(move || {
-        let _ = sender.send(fenced(|| config.open()));
-    })?;
-    match receiver.recv_timeout(OPEN_DEADLINE) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => Err(GenerationError::Deadline),
-        Err(RecvTimeoutError::Disconnected) => Err(GenerationError::Panicked("no message".into())),
-    }
+    Ok(fence::patiently(move || config.open())?)
 }
 
 /// A snapshot that was being written when the power went is taken for the real one by sled, and fails every open.

@@ -34,10 +34,12 @@ mod debts;
 mod devices;
 mod disk;
 mod erase;
+mod fence;
 mod generation;
 mod identity;
 mod intake;
 mod keys;
+mod live;
 mod manifest;
 mod mark;
 mod metrics;
@@ -58,10 +60,11 @@ mod window;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -74,6 +77,7 @@ pub use devices::Devices;
 pub use disk::{Disk, RealDisk, disk_usage};
 pub use erase::{EraseError, Erased};
 pub use keys::{KeyError, KeyId, KeySource, Keys, Sealer, add_key};
+pub use live::Live;
 pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
@@ -94,7 +98,7 @@ pub use types::{
 
 use crate::clock::Clock;
 use crate::config;
-use crate::reading::Reading;
+use crate::reading::{DeviceId, Reading};
 use commit::{Committer, Order};
 use intake::Intake;
 use keys::Keyring;
@@ -149,6 +153,11 @@ struct Inner {
     repair: Notify,
     /// What is started as the child that salvages.
     program: OnceLock<Program>,
+    /// Newest readings, once somebody wants to show them.
+    live: OnceLock<Arc<Live>>,
+    /// Devices that go by another name; empty nearly always.
+    aliases: RwLock<HashMap<DeviceId, DeviceId>>,
+    has_aliases: AtomicBool,
 }
 
 /// Closes groups when they are due; awaited by whoever owns the journal.
@@ -281,6 +290,9 @@ impl Journal {
             quarantine: settings.quarantine.as_u64(),
             repair: Notify::new(),
             program: OnceLock::new(),
+            live: OnceLock::new(),
+            aliases: RwLock::default(),
+            has_aliases: AtomicBool::new(false),
         };
         let journal = Self { inner: Arc::new(inner) };
         for cursor in journal.inner.cursors.list() {
@@ -299,6 +311,22 @@ impl Journal {
         });
     }
 
+    /// From now on what a device sends is stored under its new name. Replaces what was set before.
+    pub fn set_aliases<'a>(&self, aliases: impl Iterator<Item = (&'a str, &'a str)>) {
+        let devices = &self.inner.devices;
+        // One beyond the limit of devices keeps its name.
+        let known = aliases.filter_map(|(old, new)| Some((devices.intern(old)?, devices.intern(new)?)));
+        let known: HashMap<DeviceId, DeviceId> = known.collect();
+        let any = !known.is_empty();
+        *self.inner.aliases.write().unwrap_or_else(PoisonError::into_inner) = known;
+        self.inner.has_aliases.store(any, Ordering::Release);
+    }
+
+    /// The newest reading of each device, from now on.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(self.inner.live.get_or_init(Arc::default))
+    }
+
     pub fn devices(&self) -> &Devices {
         &self.inner.devices
     }
@@ -307,6 +335,15 @@ impl Journal {
     /// Waits only while the open group is full (the disk cannot keep up): that is the back-pressure.
     pub async fn append(&self, readings: &mut Vec<Reading>, out: &mut Vec<Appended>) {
         let before = out.len();
+        if self.inner.has_aliases.load(Ordering::Acquire) {
+            let aliases = self.inner.aliases.read().unwrap_or_else(PoisonError::into_inner);
+            for reading in &mut *readings {
+                reading.device = aliases.get(&reading.device).copied().unwrap_or(reading.device);
+            }
+        }
+        if let Some(live) = self.inner.live.get() {
+            live.note(readings);
+        }
         self.inner.intake.append(readings, out).await;
         let duplicates = out.iter().skip(before).filter(|appended| appended.duplicate).count();
         if duplicates > 0 {

@@ -25,8 +25,8 @@ use crate::source::mqtt::users::{Store, UsersError};
 
 /// Longer than any delivery takes to end by itself.
 const UPLINK_PATIENCE: Duration = Duration::from_secs(120);
-/// The table over the bucket, unless another is named.
-pub const TABLE: &str = "fogbeat.readings";
+/// The table over the bucket that `config/aws/stack.yaml` makes for a site.
+pub const TABLE: &str = "fogbeat_SITE.lines";
 
 /// What is to be erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub struct Report {
     pub login: bool,
     pub journal: Erased,
     pub lakes: Vec<LakeReport>,
+    /// In batches of other gateways that are on their way.
+    pub members: LakeErased,
     /// For an Iceberg table over the bucket.
     pub sql_iceberg: String,
     /// For a table over the objects as they were delivered.
@@ -84,6 +86,8 @@ pub enum Error {
     Journal(#[from] EraseError),
     #[error("lake of uplink {uplink}: {source}; {}, and erase again", source.remedy())]
     Lake { uplink: String, source: StoreError },
+    #[error("batches of other gateways: {0}; check free space and permissions, and erase again")]
+    Members(std::io::Error),
     #[error(transparent)]
     Login(#[from] UsersError),
     #[error("the pseudonyms' file: {0}; check free space and permissions, and erase again")]
@@ -110,20 +114,22 @@ pub fn erase(place: &Place<'_>, wish: &Wish) -> Result<Report, Error> {
 
     let store = Store::new(&place.state_dir);
     let login = !wish.keep_login && store.list()?.iter().any(|user| user.name == device);
-    let journal = if wish.dry_run {
-        place.journal.erase(device, true)?
+    let members = || crate::relayed::erase(&place.state_dir, &called, wish.dry_run).map_err(Error::Members);
+    let (journal, members) = if wish.dry_run {
+        (place.journal.erase(device, true)?, members()?)
     } else {
         if login {
             store.remove(device)?;
         }
         let held = hold(place.uplinks)?;
         let journal = place.journal.erase(device, false)?;
+        let members = members()?;
         for (uplink, lake) in &lakes {
             lake.remove_leftovers().map_err(|source| Error::Lake { uplink: (*uplink).to_owned(), source })?;
         }
         place.pseudonyms.iter().for_each(|pseudonyms| pseudonyms.forget(device));
         drop(held);
-        journal
+        (journal, members)
     };
     let mut reports = Vec::new();
     for (uplink, lake) in &lakes {
@@ -149,6 +155,7 @@ pub fn erase(place: &Place<'_>, wish: &Wish) -> Result<Report, Error> {
         login,
         journal,
         lakes: reports,
+        members,
         sql_iceberg: rows.iceberg(),
         sql_objects: rows.objects(),
     })

@@ -10,8 +10,9 @@ pub struct Rows<'a> {
 }
 
 /// All columns of a published line that a table over the bucket has, in its order; the partitions come last.
-const COLUMNS: &str = "id, type, gateway, site, device, source, time, time_quality, boot, uptime_ms, device_time, bpm, \
-    rr_ms, contact, energy_kj, battery_percent, rssi_dbm, reason, generation, count, first_seq, last_seq, cause";
+const COLUMNS: &str = "id, type, gateway, site, device, source, time, time_quality, boot, uptime_ms, uncertainty_s, \
+    device_time, bpm, rr_ms, contact, energy_kj, battery_percent, rssi_dbm, reason, gap_ms, generation, count, window_s, n, \
+    bpm_n, bpm_min, bpm_mean, bpm_max, rr_n, first_seq, last_seq, cause, devices";
 
 impl Rows<'_> {
     /// The condition under which a row is the device's.
@@ -63,6 +64,16 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_columns_are_those_of_the_table_over_the_bucket() {
+        let (_, block) = crate::cloud::TEMPLATE.split_once("# >>> columns").unwrap();
+        let (block, _) = block.split_once("# <<< columns").unwrap();
+        let block = block.split_whitespace().collect::<Vec<_>>().join(" ");
+        let columns: Vec<&str> =
+            block.split("{Name: ").skip(1).map(|rest| rest.split(',').next().unwrap()).collect();
+        assert_eq!(COLUMNS.split(", ").collect::<Vec<_>>(), columns);
+    }
 
     #[test]
     fn names_are_quoted_and_only_this_gateways_rows_are_meant() {

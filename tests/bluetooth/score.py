@@ -21,7 +21,7 @@ import btsnoop
 import delivered
 
 RECOVERY_SECONDS = 15.0
-# Between a strap's sending and the reading's time: the bus, and the place of a beat within its second.
+# Between the second in which a strap measured and the reading's time: the bus, and the place of a beat within it.
 EARLY_SECONDS, LATE_SECONDS = 2.0, 5.0
 BROADCAST_SHARE = 0.99
 # A strap that was asked for one measurement a second must have made nearly all of them.
@@ -129,7 +129,8 @@ def judge_connected(verdict, record, readings):
             verdict.faults.append(f"{line['device']} number {key[1]} is there twice: {arrived[key]['id']}, {line['id']}")
             continue
         arrived[key] = line
-        delays.append(delivered.seconds(line) - event["at"])
+        # A machine that stood still sends late; the heart did not wait.
+        delays.append(delivered.seconds(line) - (event["at"] - event.get("late", 0.0)))
         verdict.faults += [f"{line['device']} {line['id']}: {fault}" for fault in differences(line, event, delays[-1])]
 
     outages = [judge_recovery(verdict, record, cause, strap, sent, arrived)
@@ -273,7 +274,14 @@ def judge_broadcast(verdict, record, readings, adverts):
     if len(passers) < record.passers_by:
         verdict.void.append(f"only {len(passers)} of {record.passers_by} passers-by came through to the host")
     if share < BROADCAST_SHARE:
-        verdict.faults.append(f"{told} of {len(changes)} changes of a frame counter are delivered: {100 * share:.2f} %")
+        short = f"{told} of {len(changes)} changes of a frame counter are delivered: {100 * share:.2f} %"
+        # Behind a machine that stands still BlueZ tells the last of several advertisements only.
+        behind = sum(not there and record.still(at - STILL_SECONDS, at + STILL_SECONDS) >= STALLED_SECONDS
+                     for at, _, there in changes)
+        if told >= BROADCAST_SHARE * (len(changes) - behind):
+            verdict.void.append(f"{short}; {behind} fell into times in which the machine stood still")
+        else:
+            verdict.faults.append(short)
 
 
 def usage(verdict, record):

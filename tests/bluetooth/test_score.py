@@ -162,6 +162,14 @@ class Connected(unittest.TestCase):
         self.lines[8]["time"] = stamp(delivered.seconds(self.lines[8]) - 30)
         self.refused("after it was sent")
 
+    def test_a_time_before_a_sending_that_was_late_is_the_heart_s(self):
+        sent = next(event for event in self.events if event["what"] == "sent" and event["n"] == 5)
+        line = next(line for line in self.lines if line["energy_kj"] == 5)
+        line["time"] = stamp(delivered.seconds(line) - 2.5)
+        self.refused("after it was sent")
+        sent["late"] = 1.5
+        self.assertEqual(self.verdict().word, "passed")
+
     def test_a_time_in_another_zone_is_the_same_time(self):
         self.lines[8]["time"] = self.lines[8]["time"].replace("Z", "+00:00")
         self.assertEqual(self.verdict().word, "passed")
@@ -356,6 +364,12 @@ class Broadcast(unittest.TestCase):
         self.assertEqual(self.verdict().word, "passed")
         del self.lines[60:62]
         self.refused("98.48 %")
+
+    def test_what_fell_into_a_standstill_makes_it_void(self):
+        del self.lines[50:60]
+        self.refused("94.95 %")
+        self.events += [{"at": START + n, "what": "starved", "seconds": 0.9} for n in range(25, 32)]
+        self.assertEqual(self.verdict().word, "VOID")
 
     def test_a_frame_told_twice(self):
         self.lines.append(self.lines[50] | {"id": "spool-900"})

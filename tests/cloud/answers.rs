@@ -177,17 +177,27 @@ fn coverage_tells_silence_from_not_worn() {
     let mut said = steady("strap-1", 0, 100, 70);
     said.extend(steady("strap-1", 119, 100, 70));
     said.extend(steady("strap-1", 219 + 31 * MINUTE, 100, 70));
+    said[50].gap_ms = Some(1000);
     said.extend(steady("alone", 0, 1, 70));
     multi_threaded(site.gateway("gw-a", &said));
     let answers = site.ask(&["coverage"]);
     let [row] = of(&answers, "coverage", "strap-1")[..] else { panic!("{answers}") };
-    let columns = ["readings", "worn_s", "gaps", "longest_gap_s", "coverage_percent", "lost", "thinned"];
+    let columns = [
+        "readings",
+        "worn_s",
+        "gaps",
+        "longest_gap_s",
+        "interruptions",
+        "coverage_percent",
+        "lost",
+        "thinned",
+    ];
     // 99 + 20 + 99 + 99 seconds, 20 of them silent.
-    let expected = json!({"readings": 300, "worn_s": 317.0, "gaps": 1, "longest_gap_s": 20.0,
+    let expected = json!({"readings": 300, "worn_s": 317.0, "gaps": 1, "longest_gap_s": 20.0, "interruptions": 1,
         "coverage_percent": 93.69, "lost": 0, "thinned": 0});
     assert_eq!(only(row, &columns), expected);
     let [row] = of(&answers, "coverage", "alone")[..] else { panic!("{answers}") };
-    let expected = json!({"readings": 1, "worn_s": 0.0, "gaps": 0, "longest_gap_s": null,
+    let expected = json!({"readings": 1, "worn_s": 0.0, "gaps": 0, "longest_gap_s": null, "interruptions": 0,
         "coverage_percent": null, "lost": 0, "thinned": 0});
     assert_eq!(only(row, &columns), expected);
 }

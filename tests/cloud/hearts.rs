@@ -44,8 +44,12 @@ fn sdnn_and_rmssd_by_hand() {
             .filter(|(n, _)| !(100..105).contains(n))
             .map(|(_, s)| s),
     );
-    said.extend(even("strap-1", 20, 200));
-    let mut noisy = even("strap-1", 25, 300);
+    // Somebody who noticed that two notifications were lost says so.
+    let mut noticed = even("strap-1", 20, 300);
+    noticed[200].gap_ms = Some(1000);
+    said.extend(noticed);
+    said.extend(even("strap-1", 30, 200));
+    let mut noisy = even("strap-1", 35, 300);
     noisy.iter_mut().step_by(8).for_each(|reading| reading.rr_ms = vec![500]);
     said.extend(noisy);
     let answer = answer(&said);
@@ -65,6 +69,7 @@ fn sdnn_and_rmssd_by_hand() {
         json!([290, 290, 288, 96.7, 10.02, 20.0, null]),
         // Two runs: 99 and 194 pairs.
         json!([295, 295, 293, 98.3, 10.02, 20.0, null]),
+        json!([300, 300, 298, 100.0, 10.02, 20.0, null]),
         json!([200, 200, 199, 66.7, null, null, "too little heard"]),
         json!([300, 262, 224, 93.8, null, null, "too many artefacts"]),
     ];

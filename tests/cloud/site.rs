@@ -42,6 +42,7 @@ pub struct Said {
     pub bpm: Option<u16>,
     pub rr_ms: Vec<u32>,
     pub reason: Option<Reason>,
+    pub gap_ms: Option<u32>,
     pub battery: Option<u8>,
     pub rssi: Option<i8>,
 }
@@ -55,6 +56,7 @@ impl Said {
             bpm: Some(bpm),
             rr_ms: Vec::new(),
             reason: None,
+            gap_ms: None,
             battery: None,
             rssi: None,
         }
@@ -77,6 +79,7 @@ impl Said {
             battery_percent: self.battery,
             rssi_dbm: self.rssi,
             reason: self.reason,
+            gap_ms: self.gap_ms,
         }
     }
 }

@@ -3,6 +3,7 @@
     stack.py --write    puts columns, views and queries into the template
     stack.py --check    fails when --write would change it
     stack.py --views    the columns of the views, as JSON
+    stack.py --columns  those of the table, with their types
 
 A view and a saved query must stand in the template word for word; they are kept as files of their own, which the tests
 run. The columns follow from COLUMNS here, which are those of README, "The published line".
@@ -40,6 +41,7 @@ COLUMNS = {
     "battery_percent": "int",
     "rssi_dbm": "int",
     "reason": "string",
+    "gap_ms": "bigint",
     "generation": "bigint",
     "count": "bigint",
     "window_s": "int",
@@ -76,6 +78,7 @@ VIEWS = {
             "battery_percent": "int",
             "rssi_dbm": "int",
             "reason": "string",
+            "gap_ms": "bigint",
         },
     ),
     "heartrate_iot_data": (
@@ -239,6 +242,8 @@ def main():
         print(f"{size} bytes, {len(load(text)['Resources'])} resources")
     elif sys.argv[1:] == ["--views"]:
         print(json.dumps({name: list(columns) for name, (_, _, columns) in VIEWS.items()}))
+    elif sys.argv[1:] == ["--columns"]:
+        print(json.dumps(list(COLUMNS.items())))
     else:
         sys.exit(__doc__)
 

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use fogbeat::clock::SystemClock;
 use fogbeat::config;
 use fogbeat::journal::{Entry, GapCause, Journal, Program, ReadError, RealDisk, Repaired, Seq};
+use rustix::process::Signal;
 use support::daemon::{Daemon, Setup, binary, http_get};
 use support::fleet::Fleet;
 use support::lake::{Delivered, Lake, judge};
@@ -37,6 +38,8 @@ use support::rng::Rng;
 
 /// A gateway with damage starts within this time.
 const START: Duration = Duration::from_secs(10);
+/// The journal waits for sled for so long.
+const OPEN_DEADLINE: Duration = Duration::from_secs(6);
 /// Longest a test waits for what is being salvaged.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest that everything may take to be delivered on a busy machine.
@@ -597,6 +600,31 @@ fn a_kill_inside_open_costs_nothing() {
     }
     let (_, seen) = scene.run("killed inside open");
     template().hold("killed inside open", &seen, Some(0));
+}
+
+/// A suspended virtual machine, a host without a processor to spare: slow is not damaged.
+#[test]
+fn a_process_that_stands_still_while_sled_opens_loses_nothing() {
+    let _alone = alone();
+    let scene = Scene::new();
+    let setup = Setup { state_dir: scene.state(), ..Setup::new(scene.root.path()) };
+    let begun = Instant::now();
+    let mut daemon = setup.spawn();
+    while !support::process::has_thread(daemon.pid(), "journal-open") {
+        assert!(begun.elapsed() < START, "sled is never opened\n{}", setup.log_tail());
+    }
+    daemon.signal(Signal::STOP);
+    std::thread::sleep(OPEN_DEADLINE + Duration::from_secs(1));
+    daemon.signal(Signal::CONT);
+    daemon.wait_ready();
+    while !is_delivered(&setup) {
+        assert!(begun.elapsed() < DELIVERY, "deliveries do not come to an end\n{}", setup.log_tail());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(daemon.terminate(PATIENCE).success());
+    let log = fs::read_to_string(&setup.log).unwrap();
+    assert!(log.contains("sled did not open the database"), "the moment was missed\n{log}");
+    template().hold("stood still", &Lake::read(&setup.lake).into(), Some(0));
 }
 
 #[test]

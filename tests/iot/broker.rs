@@ -109,15 +109,19 @@ pub struct Ear {
 
 impl Ear {
     pub fn listen(address: SocketAddr, filter: &str) -> Self {
+        Self::listen_as(address, filter, "ear")
+    }
+
+    pub fn listen_as(address: SocketAddr, filter: &str, name: &str) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (stop, connected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
             let (heard, stop, connected) = (Arc::clone(&heard), Arc::clone(&stop), Arc::clone(&connected));
-            let filter = filter.to_owned();
+            let (filter, name) = (filter.to_owned(), name.to_owned());
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     // A broker that is away comes back.
-                    let _ = hear(address, &filter, &heard, &stop, &connected);
+                    let _ = hear(address, (&name, &filter), &heard, &stop, &connected);
                     connected.store(false, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -156,14 +160,14 @@ impl Drop for Ear {
 
 fn hear(
     address: SocketAddr,
-    filter: &str,
+    (name, filter): (&str, &str),
     heard: &Mutex<Vec<Vec<u8>>>,
     stop: &AtomicBool,
     connected: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut io = TcpStream::connect(address)?;
     io.set_read_timeout(Some(Duration::from_millis(200)))?;
-    io.write_all(&wire::connect("ear", true))?;
+    io.write_all(&wire::connect(name, true))?;
     let mut subscribe = vec![0x82, u8::try_from(filter.len() + 5).unwrap(), 0, 1, 0];
     subscribe.push(u8::try_from(filter.len()).unwrap());
     subscribe.extend_from_slice(filter.as_bytes());

@@ -10,12 +10,19 @@
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
 mod broker;
+mod credentials;
 mod kills;
+mod levels;
+mod live;
 mod pki;
+mod provisioning;
 mod proxies;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod refusals;
+mod shadow;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/venv.rs"]
+mod venv;

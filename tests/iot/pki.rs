@@ -55,6 +55,12 @@ impl Pki {
         std::fs::write(&pair.key, key.serialize_pem()).unwrap();
         pair
     }
+
+    /// Signs what a gateway asks for.
+    pub fn sign(&self, request: &str) -> String {
+        let request = rcgen::CertificateSigningRequestParams::from_pem(request).unwrap();
+        request.signed_by(&self.issuer).unwrap().pem()
+    }
 }
 
 impl Pair {

@@ -35,6 +35,14 @@ pub fn threads(pid: u32) -> u64 {
     field(&fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs"), "Threads:")
 }
 
+/// Whether the process has a thread of this name.
+pub fn has_thread(pid: u32, name: &str) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    tasks.flatten().any(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|found| found.trim_end() == name)
+    })
+}
+
 pub fn descriptors(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count() as u64
 }

@@ -15,7 +15,7 @@ pub fn program(name: &str) -> PathBuf {
     assert!(
         program.exists(),
         "{} is missing. Make the test environment: python3 -m venv .venv && \
-         .venv/bin/pip install 'moto[server]' boto3 duckdb   (or point FOGBEAT_TEST_VENV at one)",
+         .venv/bin/pip install 'moto[server]' boto3 duckdb cfn-lint sqlglot   (or point FOGBEAT_TEST_VENV at one)",
         program.display()
     );
     program

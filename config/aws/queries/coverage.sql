@@ -1,8 +1,8 @@
 -- Coverage and gaps per device, last 7 days. Silence of more than 10 seconds is a gap, of more than 30 minutes: not
--- worn. The last five columns are readings that the gateway itself says will never come, and why; a strap out of reach
+-- worn. Interruptions are those that the gateway noticed by itself, however short. The last five columns are readings that the gateway itself says will never come, and why; a strap out of reach
 -- is in none of them.
 WITH steps AS (
-  SELECT site, device, time,
+  SELECT site, device, time, gap_ms,
     date_diff('millisecond', lag(time) OVER (PARTITION BY site, device ORDER BY time, id), time) AS step_ms
   FROM readings
   WHERE time >= current_date - INTERVAL '7' DAY
@@ -11,7 +11,8 @@ WITH steps AS (
     coalesce(sum(CASE WHEN step_ms <= 1800000 THEN step_ms END), 0) / 1e3 AS worn_s,
     coalesce(sum(CASE WHEN step_ms > 10000 AND step_ms <= 1800000 THEN step_ms END), 0) / 1e3 AS silent_s,
     count(CASE WHEN step_ms > 10000 AND step_ms <= 1800000 THEN 1 END) AS gaps,
-    max(CASE WHEN step_ms > 10000 AND step_ms <= 1800000 THEN step_ms END) / 1e3 AS longest_gap_s
+    max(CASE WHEN step_ms > 10000 AND step_ms <= 1800000 THEN step_ms END) / 1e3 AS longest_gap_s,
+    count(gap_ms) AS interruptions
   FROM steps
   GROUP BY site, device
 ), gap_lines AS (
@@ -35,7 +36,7 @@ WITH steps AS (
 )
 SELECT coalesce(h.site, t.site) AS site, coalesce(h.device, t.device) AS device, coalesce(h.readings, 0) AS readings,
   h.first_heard, h.last_heard, h.worn_s, CASE WHEN h.worn_s > 0 THEN round(1e2 - 1e2 * h.silent_s / h.worn_s, 2) END
-  AS coverage_percent, h.gaps, h.longest_gap_s, coalesce(t.lost, 0) AS lost, coalesce(t.evicted, 0) AS evicted,
+  AS coverage_percent, h.gaps, h.longest_gap_s, h.interruptions, coalesce(t.lost, 0) AS lost, coalesce(t.evicted, 0) AS evicted,
   coalesce(t.thinned, 0) AS thinned, coalesce(t.withheld, 0) AS withheld, coalesce(t.erased, 0) AS erased
 FROM heard h
 FULL OUTER JOIN told t ON t.device = h.device AND coalesce(t.site, '') = coalesce(h.site, '')

@@ -2,18 +2,19 @@
 -- Task Force of 1996 defines them, over normal intervals only. Where too little was heard, withheld says so instead.
 --
 -- Intervals of readings that carry a reason do not count. An interval is normal between 300 and 2000 ms and within 15 %
--- of the median of the eleven around it. A run breaks where readings were left out, and where more time has passed
--- since the reading before than its own intervals and one and a half of them explain. RMSSD takes pairs of neighbours
+-- of the median of the eleven around it. A run breaks where readings were left out, where gap_ms says that something
+-- was not heard, and where more time has passed since the reading before than its own intervals and one and a half of
+-- them explain. RMSSD takes pairs of neighbours
 -- in one run, both normal, both in the same five minutes. Without 80 % of the five minutes, or with more than 10 % of
 -- intervals not normal, there is no figure, and withheld says why.
 WITH told AS (
-  SELECT site, device, id, time, rr_ms, reason,
+  SELECT site, device, id, time, rr_ms, reason, gap_ms,
     date_diff('millisecond', lag(time) OVER w, time) AS step_ms, lag(reason) OVER w AS reason_before
   FROM readings
   WHERE (cardinality(rr_ms) > 0 OR reason IS NOT NULL) AND time >= current_date - INTERVAL '7' DAY
   WINDOW w AS (PARTITION BY site, device ORDER BY time, id)
 ), beats AS (
-  SELECT told.site, told.device, told.id, told.time, told.step_ms, told.reason_before, beat.rr, beat.n,
+  SELECT told.site, told.device, told.id, told.time, told.step_ms, told.reason_before, told.gap_ms, beat.rr, beat.n,
     date_add('minute', -(minute(told.time) % 5), date_trunc('minute', told.time)) AS five,
     sum(beat.rr) OVER (PARTITION BY told.id) AS sum_ms, avg(beat.rr) OVER (PARTITION BY told.id) AS mean_ms
   FROM told
@@ -21,8 +22,8 @@ WITH told AS (
   WHERE told.reason IS NULL
 ), runs AS (
   SELECT site, device, id, time, five, rr, n,
-    sum(CASE WHEN n = 1 AND (step_ms IS NULL OR reason_before IS NOT NULL OR step_ms > sum_ms + 1.5 * mean_ms)
-          THEN 1 ELSE 0 END)
+    sum(CASE WHEN n = 1 AND (step_ms IS NULL OR reason_before IS NOT NULL OR gap_ms IS NOT NULL
+          OR step_ms > sum_ms + 1.5 * mean_ms) THEN 1 ELSE 0 END)
       OVER (PARTITION BY site, device ORDER BY time, id, n ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS run
   FROM beats
 ), around AS (

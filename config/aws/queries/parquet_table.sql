@@ -8,7 +8,7 @@ WITH (
   partitioned_by = ARRAY['dt']
 ) AS
 SELECT id, type, gateway, site, device, source, time, time_quality, boot, uptime_ms, uncertainty_s, device_time, bpm,
-  rr_ms, contact, energy_kj, battery_percent, rssi_dbm, reason, generation, count, window_s, n, bpm_n, bpm_min, bpm_mean,
+  rr_ms, contact, energy_kj, battery_percent, rssi_dbm, reason, gap_ms, generation, count, window_s, n, bpm_n, bpm_min, bpm_mean,
   bpm_max, rr_n, first_seq, last_seq, cause, devices, dt
 FROM (
   SELECT *, row_number() OVER (PARTITION BY id ORDER BY dt, hour) AS copy

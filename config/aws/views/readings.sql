@@ -6,7 +6,7 @@
 -- The 35 days are what a query reads at most (and is paid for); older readings: table lines.
 WITH delivered AS (
   SELECT id, type, gateway, site, device, source, time_quality, boot, uptime_ms, uncertainty_s, bpm, rr_ms, contact,
-    energy_kj, battery_percent, rssi_dbm, reason,
+    energy_kj, battery_percent, rssi_dbm, reason, gap_ms,
     CAST(from_iso8601_timestamp(time) AS timestamp) AS told,
     row_number() OVER (PARTITION BY id ORDER BY dt, hour) AS copy
   FROM lines
@@ -23,7 +23,7 @@ WITH delivered AS (
     coalesce(date_add('millisecond', r.uptime_ms - c.uptime_ms, c.told), r.told) AS time,
     CASE WHEN c.boot IS NULL THEN r.time_quality ELSE 'repaired' END AS time_quality,
     coalesce(c.uncertainty_s + abs(r.uptime_ms - c.uptime_ms) / 1e7, r.uncertainty_s) AS uncertainty_s,
-    r.bpm, r.rr_ms, r.contact, r.energy_kj, r.battery_percent, r.rssi_dbm, r.reason,
+    r.bpm, r.rr_ms, r.contact, r.energy_kj, r.battery_percent, r.rssi_dbm, r.reason, r.gap_ms,
     CASE r.source WHEN 'gatt' THEN 1 WHEN 'mqtt' THEN 2 WHEN 'advert' THEN 3 ELSE 4 END AS way
   FROM delivered r
   LEFT JOIN clocks c ON r.time_quality = 'unsynced' AND c.boot = r.boot
@@ -39,6 +39,6 @@ WITH delivered AS (
   FROM heard
 )
 SELECT id, gateway, site, device, source, time, time_quality, uncertainty_s, bpm, rr_ms, contact, energy_kj,
-  battery_percent, rssi_dbm, reason
+  battery_percent, rssi_dbm, reason, gap_ms
 FROM ranked
 WHERE place = 1

@@ -132,7 +132,7 @@ fn read(path: &Path, encoding: Encoding) -> io::Result<String> {
 }
 
 /// The text without the lines of a device, and how many those were; `None`: it is not in it.
-fn without(text: &str, names: &[String]) -> Option<(u64, String)> {
+pub(crate) fn without(text: &str, names: &[String]) -> Option<(u64, String)> {
     // As they stand in a line, without the quotes: what does not hold them is not parsed.
     let inside =
         |name: &String| serde_json::to_string(name).map(|quoted| quoted.trim_matches('"').to_owned());

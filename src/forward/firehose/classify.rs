@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchError;
 
+use super::iot_credentials;
 use crate::config;
 use crate::forward::{Delivery, Failure};
 
@@ -22,6 +23,7 @@ pub(super) fn error(error: &SdkError<PutRecordBatchError>, config: &config::Fire
             let message = format!("Firehose did not answer within {:?}", config.timeout);
             Delivery::Retry(Failure::new("timeout", message))
         }
+        other if let Some(error) = of_certificate(other) => certificate(error, config),
         other if is_credentials(other) => Delivery::Stuck(
             Failure::new("credentials", format!("no AWS credentials: {}", chain(other))).remedy(
                 "give the daemon AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance role",
@@ -43,6 +45,37 @@ pub(super) fn error(error: &SdkError<PutRecordBatchError>, config: &config::Fire
                 .remedy("check region, endpoint_url and stream of the [[uplink]]"),
         ),
     }
+}
+
+/// The gateway's certificate gave no credentials.
+fn certificate(error: &iot_credentials::Error, config: &config::Firehose) -> Delivery {
+    let (alias, thing) = config.credentials.as_ref().map_or(("", "the thing"), |credentials| {
+        (credentials.role_alias.as_str(), credentials.thing.as_deref().unwrap_or("the gateway's id"))
+    });
+    let failure = |remedy: String| Failure::new("credentials", error.to_string()).remedy(remedy);
+    match error {
+        iot_credentials::Error::Refused { .. } => Delivery::Stuck(failure(format!(
+            "allow iot:AssumeRoleWithCertificate on the role alias {alias} in the certificate's IoT policy, and attach \
+             the certificate to {thing}"
+        ))),
+        iot_credentials::Error::Identity(_) | iot_credentials::Error::Answer(_) => {
+            Delivery::Stuck(failure("check [aws.iot_credentials]".to_owned()))
+        }
+        iot_credentials::Error::Unreachable(_) => Delivery::Retry(failure(
+            "check [aws.iot_credentials].endpoint, and this gateway's network and clock".to_owned(),
+        )),
+    }
+}
+
+fn of_certificate(error: &SdkError<PutRecordBatchError>) -> Option<&iot_credentials::Error> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<iot_credentials::Error>() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// By the error code; what is not known is judged by its HTTP status, and tried again in doubt.

@@ -14,12 +14,16 @@ use super::Place;
 use super::Settings;
 use super::certificate::{Certificates, Trial};
 use super::flight::Flight;
+use super::live;
 use super::pace::Pace;
 use super::session::{NoSession, Session, context};
+use super::shadow::Shadow;
 use super::status::Board;
 use super::verdict::{self, Verdict};
 use super::wire::{Event, PublishAnswer, publish_bytes};
 use crate::clock::Clock;
+use crate::forward::jitter;
+use crate::forward::retry::{self, Backoff};
 use crate::forward::{Delivery, Member};
 
 /// AWS IoT takes one CONNECT a second of each client id.
@@ -36,6 +40,17 @@ pub(super) enum Command {
     },
     /// Say goodbye and end.
     Close(oneshot::Sender<()>),
+}
+
+/// What is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// A member of the delivery.
+    Member(usize),
+    /// A live value: nobody waits for it.
+    Live,
+    /// Something for the shadow.
+    Shadow,
 }
 
 /// One delivery.
@@ -60,7 +75,7 @@ enum Left {
 /// One connection while it is used.
 struct Use {
     session: Session,
-    flight: Flight<usize>,
+    flight: Flight<Load>,
     /// Plain bytes of all publishes given.
     given: u64,
     /// Of these, what had not passed when that was last looked at.
@@ -84,6 +99,12 @@ pub(super) struct Link {
     /// Connections in a row on which something was published and nothing acknowledged.
     unanswered: u32,
     attempted: Option<Instant>,
+    live: Option<live::Lane>,
+    shadow: Option<Shadow>,
+    /// Of connections that are made without a delivery to make.
+    backoff: Backoff,
+    /// When the next of these is tried.
+    standing: Instant,
 }
 
 impl Link {
@@ -91,6 +112,8 @@ impl Link {
         settings: Settings,
         commands: mpsc::Receiver<Command>,
         board: Board,
+        live: Option<live::Lane>,
+        shadow: Option<Shadow>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let pace = Pace::new(settings.rates, Instant::now());
@@ -104,7 +127,16 @@ impl Link {
             job: None,
             unanswered: 0,
             attempted: None,
+            live,
+            shadow,
+            backoff: Backoff::new(retry::Limits::default()),
+            standing: Instant::now(),
         }
+    }
+
+    /// A connection is wanted without anything to deliver.
+    fn stands(&self) -> bool {
+        self.live.is_some() || self.shadow.is_some()
     }
 
     /// Until the uplink is closed or gone.
@@ -112,14 +144,19 @@ impl Link {
         let mut renew = false;
         loop {
             if self.job.is_none() && !renew {
-                match self.commands.recv().await {
-                    Some(Command::Deliver { members, answer }) => self.take(members, answer),
-                    Some(Command::Close(done)) => return closed(Some(done)),
-                    None => return,
+                let stands = self.stands();
+                tokio::select! {
+                    command = self.commands.recv() => match command {
+                        Some(Command::Deliver { members, answer }) => self.take(members, answer),
+                        Some(Command::Close(done)) => return closed(Some(done)),
+                        None => return,
+                    },
+                    () = tokio::time::sleep_until(self.standing), if stands => {}
                 }
             }
             let left = match self.connect().await {
                 Ok(session) => {
+                    self.backoff.succeeded();
                     self.board.connected(true);
                     let left = self.serve(session).await;
                     self.board.connected(false);
@@ -130,7 +167,11 @@ impl Link {
             self.board.count_wire();
             renew = matches!(left, Left::Renew);
             match left {
-                Left::Lost(verdict) => self.fail(&verdict),
+                Left::Lost(verdict) => {
+                    self.standing = Instant::now() + self.backoff.failed(jitter::share());
+                    tracing::debug!(uplink = %self.settings.name, "{}", verdict.failure.message);
+                    self.fail(&verdict);
+                }
                 Left::Renew => {}
                 Left::Closing(done) => return closed(done),
             }
@@ -218,6 +259,12 @@ impl Link {
     /// Uses a connection until it ends, or is left.
     async fn serve(&mut self, session: Session) -> Left {
         let now = Instant::now();
+        if let Some(shadow) = &mut self.shadow {
+            for filter in shadow.connected() {
+                // A queue that is full belongs to a connection that has ended.
+                let _ = session.client.subscribe(&filter);
+            }
+        }
         let mut in_use = Use {
             flight: Flight::new(session.window),
             session,
@@ -235,6 +282,8 @@ impl Link {
                 in_use.session.close().await;
                 break Left::Renew;
             }
+            self.publish_live(&mut in_use, now);
+            self.publish_shadow(&mut in_use);
             self.publish(&mut in_use, now);
             if let Some(verdict) = self.stalled(&in_use, now) {
                 break Left::Lost(verdict);
@@ -242,6 +291,7 @@ impl Link {
             let wake = self.wake(&mut in_use, now);
             tokio::select! {
                 event = in_use.session.events.recv() => match event {
+                    Some(Event::Message { topic, payload }) => self.heard_shadow(topic, payload).await,
                     Some(event) => self.heard(event, &mut in_use),
                     None => break self.lost(in_use).await,
                 },
@@ -265,6 +315,62 @@ impl Link {
         }
     }
 
+    /// Live values go first, as far as the number of publishes allows it.
+    fn publish_live(&mut self, in_use: &mut Use, now: Instant) {
+        let Some(lane) = &mut self.live else { return };
+        lane.look(now);
+        if in_use.renew
+            || !lane.is_due()
+            || !in_use.flight.is_open_unacknowledged()
+            || in_use.unwritten() > UNWRITTEN
+            || !self.pace.may_urgent(now)
+        {
+            return;
+        }
+        let Some((topic, payload)) = lane.next(now) else { return };
+        let size = publish_bytes(self.settings.version, &topic, payload.len(), false);
+        if in_use.session.client.publish(&topic, payload, false).is_err() {
+            return;
+        }
+        in_use.flight.give(Load::Live, false);
+        in_use.given += size as u64;
+        in_use.behind = in_use.unwritten();
+        self.pace.take(size, now);
+        self.board.sent_live();
+    }
+
+    /// The shadow's few messages go between members.
+    fn publish_shadow(&mut self, in_use: &mut Use) {
+        let Some(shadow) = self.shadow.as_mut().filter(|_| in_use.flight.is_open() && !in_use.renew) else {
+            return;
+        };
+        let Some((topic, payload)) = shadow.next() else { return };
+        let size = publish_bytes(self.settings.version, &topic, payload.len(), true);
+        if in_use.session.client.publish(&topic, payload, true).is_ok() {
+            let now = Instant::now();
+            if in_use.flight.is_empty() {
+                in_use.progress = now;
+            }
+            in_use.flight.give(Load::Shadow, true);
+            in_use.given += size as u64;
+            in_use.behind = in_use.unwritten();
+            self.pace.take(size, now);
+        }
+    }
+
+    /// A document of the shadow: what is good in it is written to disk.
+    async fn heard_shadow(&mut self, topic: String, payload: bytes::Bytes) {
+        let Some(mut shadow) = self.shadow.take() else { return };
+        let heard = tokio::task::spawn_blocking(move || {
+            shadow.heard(&topic, &payload);
+            shadow
+        });
+        match heard.await {
+            Ok(shadow) => self.shadow = Some(shadow),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
     /// Gives the connection what may go now.
     fn publish(&mut self, in_use: &mut Use, now: Instant) {
         while let Some(member) = self.next(in_use, now) {
@@ -285,7 +391,7 @@ impl Link {
             if in_use.flight.is_empty() {
                 in_use.progress = now;
             }
-            in_use.flight.give(member, true);
+            in_use.flight.give(Load::Member(member), true);
             in_use.given += size as u64;
             in_use.behind = in_use.unwritten();
             in_use.sent = true;
@@ -305,6 +411,10 @@ impl Link {
     /// When to look again although nothing happened.
     fn wake(&mut self, in_use: &mut Use, now: Instant) -> Instant {
         let mut wake = in_use.look;
+        if let Some(lane) = &self.live {
+            // What is due and may not go yet waits for an event or for the number of publishes.
+            wake = wake.min(lane.wake());
+        }
         let waits = self.job.as_ref().is_some_and(|job| !job.waiting.is_empty());
         if waits && in_use.flight.is_open() && !in_use.renew && in_use.unwritten() <= UNWRITTEN {
             wake = self.pace.wait(now).map_or(wake, |at| at.min(wake));
@@ -329,11 +439,17 @@ impl Link {
             Event::Acknowledged { id, answer } => {
                 in_use.progress = Instant::now();
                 in_use.acknowledged = true;
-                if let Some(member) = in_use.flight.acknowledged(id) {
+                if let Some(Load::Member(member)) = in_use.flight.acknowledged(id) {
                     self.answered(member, answer);
                 }
             }
-            Event::Connected { .. } | Event::Subscribed { .. } | Event::Message { .. } => {}
+            Event::Subscribed { taken } => {
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.subscribed(taken);
+                }
+            }
+            // Documents come again with the next connection.
+            Event::Connected { .. } | Event::Message { .. } => {}
         }
     }
 

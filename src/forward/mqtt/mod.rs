@@ -16,9 +16,11 @@
 mod certificate;
 mod flight;
 mod link;
+mod live;
 mod pace;
 mod relay;
 mod session;
+mod shadow;
 mod status;
 mod verdict;
 mod wire;
@@ -34,15 +36,21 @@ use super::{Delivery, Failure, Limits, Member, Origin, Uplink};
 use crate::clock::Clock;
 use crate::config::{self, MqttVersion, host_and_port};
 use crate::net::IdentityFiles;
+use crate::remote::Remote;
 use link::{Command, Link};
 use pace::Rates;
 
+pub(crate) use live::Source as LiveSource;
+pub(crate) use relay::WireBytes;
+pub(crate) use session::{Session, context as session_context};
 pub use status::{LinkStatus, Metrics};
+pub(crate) use verdict::{Context as VerdictContext, ended as ended_verdict};
+pub(crate) use wire::Event;
 
 /// Publishes without their PUBACK (AWS IoT Core quota per connection; a broker may say less).
 const WINDOW: u16 = 100;
 /// Largest payload that AWS IoT Core takes, bytes.
-const IOT_CORE_MEMBER: usize = 128 * 1024;
+pub(super) const IOT_CORE_MEMBER: usize = 128 * 1024;
 /// Pings are free at AWS from 30 s on; a dead broker is noticed after at most two.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// ALPN name of MQTT with client certificates on port 443 (AWS IoT Core Developer Guide, "Device communication
@@ -178,6 +186,15 @@ fn region(host: &str) -> Option<String> {
     rest.starts_with("amazonaws.com").then(|| region.to_owned())
 }
 
+/// What a connection carries beside batches, and by which clock.
+pub(crate) struct Beside {
+    pub(crate) live: Option<(config::Live, LiveSource)>,
+    /// The thing's shadow is followed.
+    pub(crate) shadow: bool,
+    pub(crate) remote: Option<Remote>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 /// See the module's documentation.
 pub struct Mqtt {
     kind: &'static str,
@@ -189,8 +206,8 @@ pub struct Mqtt {
 }
 
 impl Mqtt {
-    /// Starts the task; nothing is asked of the network before the first delivery.
-    pub(crate) fn start(settings: Settings, clock: Arc<dyn Clock>, metrics: &Metrics) -> Self {
+    /// Starts the task. Without a live lane or a shadow nothing is asked of the network before the first delivery.
+    pub(crate) fn start(settings: Settings, beside: Beside, gateway: &str, metrics: &Metrics) -> Self {
         let kind = match settings.place {
             Place::IotCore { .. } => "iot_core",
             Place::Broker => "mqtt",
@@ -200,7 +217,12 @@ impl Mqtt {
         let (commands, receiver) = mpsc::channel(1);
         let board = status::Board::new(&settings, metrics);
         let status = board.subscribe();
-        let task = tokio::spawn(Link::new(settings, receiver, board, clock).run());
+        let thing = settings.client_id.as_str();
+        let changes = beside.remote.as_ref().map(Remote::watch);
+        let live =
+            beside.live.map(|(config, source)| live::Lane::new(&config, source, gateway, thing, changes));
+        let shadow = beside.remote.filter(|_| beside.shadow).map(|remote| shadow::Shadow::new(thing, remote));
+        let task = tokio::spawn(Link::new(settings, receiver, board, live, shadow, beside.clock).run());
         Self { kind, member_bytes, commands, status, task: Some(task) }
     }
 

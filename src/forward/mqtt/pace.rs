@@ -73,6 +73,12 @@ impl Pace {
         (wait > 1e-9).then(|| now + Duration::from_secs_f64(wait))
     }
 
+    /// Whether something small and urgent may go now: it waits for no bytes, but for the number of publishes.
+    pub(super) fn may_urgent(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        self.current().0.is_none() || self.publishes.level >= 1.0
+    }
+
     /// A publish of so many bytes goes.
     pub(super) fn take(&mut self, bytes: usize, now: Instant) {
         self.fill(now);

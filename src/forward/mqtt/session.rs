@@ -118,6 +118,11 @@ impl Session {
         join(&mut self.parts).await
     }
 
+    /// As [`Session::ended`], for somebody who keeps it.
+    pub(crate) async fn joined(&mut self) -> (Ended, RelayEnd) {
+        join(&mut self.parts).await
+    }
+
     /// Says goodbye, as far as that works at once.
     pub(crate) async fn close(mut self) {
         self.client.disconnect();

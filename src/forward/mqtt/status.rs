@@ -21,6 +21,7 @@ pub struct Metrics {
     sent: Family<UplinkLabel, Counter>,
     received: Family<UplinkLabel, Counter>,
     slowed: Family<UplinkLabel, Counter>,
+    live: Family<UplinkLabel, Counter>,
 }
 
 impl Metrics {
@@ -42,6 +43,7 @@ impl Metrics {
             "Bytes written to the network, TLS included",
             self.sent.clone(),
         );
+        registry.register("uplink_live_messages", "Live values sent", self.live.clone());
         registry.register(
             "uplink_wire_received_bytes",
             "Bytes read from the network, TLS included",
@@ -70,6 +72,8 @@ pub struct LinkStatus {
     pub slowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    /// Live values sent in this run.
+    pub live_messages: u64,
     pub wire_sent_bytes: u64,
     pub wire_received_bytes: u64,
 }
@@ -127,6 +131,11 @@ impl Board {
         if connected {
             self.metrics.connections.get_or_create(&self.label).inc();
         }
+    }
+
+    pub(super) fn sent_live(&self) {
+        self.metrics.live.get_or_create(&self.label).inc();
+        self.status.send_modify(|status| status.live_messages += 1);
     }
 
     pub(super) fn complained(&self) {

@@ -15,10 +15,12 @@ use super::collect::{Job, collect};
 
 /// Data of the child: one generation takes about 10 MB.
 const MEMORY: u64 = 192 << 20;
-/// For a generation of any size ...
+/// CPU time for a generation of any size ...
 const LEAST_TIME: Duration = Duration::from_secs(30);
-/// ... and for each MiB of it, on the slowest card.
+/// ... and for each MiB of it, on the slowest board.
 const TIME_PER_MIB: Duration = Duration::from_secs(1);
+/// A busy machine or a failing card keeps it waiting for so many times as long.
+const WAITS: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const NICENESS: i32 = 10;
 
@@ -61,18 +63,19 @@ impl Program {
         let patience = LEAST_TIME + TIME_PER_MIB * u32::try_from(size).unwrap_or(u32::MAX);
         let mut command = Command::new(&self.0);
         command.args(arguments(job)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.watch(command, patience, look)
+        self.watch(command, patience, patience * WAITS, look)
     }
 
     fn watch(
         &self,
         mut command: Command,
+        work: Duration,
         patience: Duration,
         look: &mut dyn FnMut(),
     ) -> Result<(), ChildError> {
         let started = Instant::now();
         let mut child = command.spawn().map_err(ChildError::Start)?;
-        limit(&child, patience);
+        limit(&child, work);
         loop {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
@@ -92,10 +95,10 @@ impl Program {
 }
 
 /// Where a sandbox forbids it, the deadline still holds.
-fn limit(child: &Child, patience: Duration) {
+fn limit(child: &Child, work: Duration) {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
     for (resource, most) in
-        [(Resource::Data, MEMORY), (Resource::Core, 0), (Resource::Cpu, patience.as_secs() + 1)]
+        [(Resource::Data, MEMORY), (Resource::Core, 0), (Resource::Cpu, work.as_secs() + 1)]
     {
         let limits = Rlimit { current: Some(most), maximum: Some(most) };
         if let Err(error) = prlimit(Some(pid), resource, limits) {
@@ -139,7 +142,7 @@ mod tests {
     fn shell(script: &str, patience: Duration) -> Result<(), ChildError> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null());
-        Program::default().watch(command, patience, &mut || {})
+        Program::default().watch(command, LEAST_TIME, patience, &mut || {})
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::journal::block::{self, Kind};
 use crate::journal::cursor::Cursors;
 use crate::journal::generation::GenerationError;
 use crate::journal::manifest::{Damage, Missing, Record, State};
-use crate::journal::salvage::{self, Held, Job, Program, Shelf, Survey};
+use crate::journal::salvage::{self, ChildError, Held, Job, Program, Shelf, Survey};
 use crate::journal::types::{GapCause, ReadError};
 
 /// How long a generation may wait to be salvaged.
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const DEVICE_PATIENCE: Duration = Duration::from_secs(30);
 /// A generation that is found damaged more often in one run is read as far as it can be.
 const MOST_REPAIRS: u32 = 3;
+/// How often a child is started that does not come to its end.
+const MOST_TRIES: u32 = 3;
 /// Salvaged generations that `status` tells of.
 const MOST_TOLD: usize = 16;
 /// What Linux says when a device cannot read a place.
@@ -38,6 +40,8 @@ pub(super) struct Repairs {
     times: BTreeMap<u32, u32>,
     /// Since when each waits.
     waiting: BTreeMap<u32, Instant>,
+    /// How often the child that salvages it did not come to its end.
+    tries: BTreeMap<u32, u32>,
     /// Since when the device refuses.
     refused: BTreeMap<u32, Instant>,
     /// The head gave something unsound: it has to end before it can be repaired.
@@ -73,6 +77,8 @@ pub enum SalvageError {
     NotDamaged(u32),
     #[error("the database for what was salvaged cannot be made ({0}); make room on the disk")]
     Rebuild(#[from] GenerationError),
+    #[error("{0}; what it found is taken after {MOST_TRIES} tries")]
+    Child(#[from] ChildError),
     #[error("{0}; check that the spool directory can be written")]
     Io(#[from] io::Error),
 }
@@ -83,6 +89,13 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl Repairs {
+    /// The child did not come to its end: whether it is started another time.
+    fn may_try_again(&mut self, number: u32) -> bool {
+        let tries = self.tries.entry(number).or_default();
+        *tries += 1;
+        *tries < MOST_TRIES
+    }
+
     /// Whether the device has refused this generation for so long that it will not change its mind.
     pub(super) fn has_had_patience(&mut self, number: u32, error: &GenerationError) -> bool {
         let io = match error {
@@ -127,7 +140,10 @@ impl Spool {
         state.handles.remove(&number);
         // Damaged databases take their time to close, or panic: in a thread of its own.
         let _ = std::thread::Builder::new().name("journal-close".into()).spawn(move || drop(tail));
-        self.move_to_quarantine(number, state.manifest.revision(number))
+        let revision = state.manifest.revision(number);
+        // From before the manifest was lost: its name is needed.
+        remove_dir(&self.quarantined_dir(number, revision))?;
+        self.move_to_quarantine(number, revision)
     }
 
     /// A sealed generation gave something unsound. Returns what its reader is told.
@@ -180,12 +196,15 @@ impl Spool {
         let shelf = self.dir.join(salvage::QUARANTINE);
         fs::create_dir_all(&shelf)?;
         let from = self.generation_dir(number, revision);
+        let to = self.quarantined_dir(number, revision);
+        if to.exists() {
+            // Moved already, in one go. What is there again comes from sled, which was given up while it was opening the
+            // database and went on: a snapshot without one.
+            return remove_dir(&from);
+        }
         if !from.exists() {
-            // Moved already, or gone altogether.
             return Ok(());
         }
-        let to = self.quarantined_dir(number, revision);
-        remove_dir(&to)?;
         fs::rename(from, to)?;
         self.disk.sync_path(&shelf)
     }
@@ -231,6 +250,7 @@ impl Spool {
         };
         let repairs = &mut self.state().repairs;
         repairs.waiting.remove(&number);
+        repairs.tries.remove(&number);
         if repairs.done.len() >= MOST_TOLD {
             repairs.done.pop_front();
         }
@@ -249,7 +269,12 @@ impl Spool {
     ) -> Result<Repaired, SalvageError> {
         let number = job.generation;
         self.move_to_quarantine(number, record.revision)?;
-        let trouble = program.run(job, look).err().map(|error| error.to_string());
+        let trouble = match program.run(job, look) {
+            Ok(()) => None,
+            // Killed for want of memory, or starved: another time it may find more.
+            Err(error) if self.state().repairs.may_try_again(number) => return Err(error.into()),
+            Err(error) => Some(error.to_string()),
+        };
         let limit = match damage {
             Damage::Sealed => Some(job.count),
             Damage::Torn => None,
@@ -388,7 +413,7 @@ pub(super) fn tell_about(record: &mut Record, about: &[u8]) {
 pub(super) fn is_damage(error: &GenerationError) -> bool {
     match error {
         GenerationError::Panicked(_)
-        | GenerationError::Deadline
+        | GenerationError::Deadline { .. }
         | GenerationError::Deadly
         | GenerationError::Damaged { .. } => true,
         GenerationError::Sled(sled::Error::Io(error)) | GenerationError::Io(error) => matches!(

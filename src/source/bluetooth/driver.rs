@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::core::{Call, Core, Input, Note, Output, View};
+use super::core::{Call, Core, Input, Note, Output, Sight, View};
 use super::metrics::Metrics;
 use super::radio::{Event, Peer, Radio, RadioError};
-use super::roster::Listed;
+use super::roster::{Key, Listed};
 use crate::clock::Clock;
 use crate::health::Mark;
 use crate::journal::{Appended, Journal};
@@ -46,8 +46,15 @@ const REQUESTS: usize = 8;
 #[derive(Clone)]
 pub struct Handle {
     view: Arc<Mutex<Shown>>,
-    requests: mpsc::Sender<Listed>,
+    requests: mpsc::Sender<Request>,
     mark: Mark,
+}
+
+/// What a command wants.
+enum Request {
+    Allow(Listed),
+    Forget(Key),
+    Survey(oneshot::Sender<Vec<Sight>>),
 }
 
 /// What is shown.
@@ -67,7 +74,7 @@ pub struct Driver<R: Radio> {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     shown: Arc<Mutex<Shown>>,
-    requests: mpsc::Receiver<Listed>,
+    requests: mpsc::Receiver<Request>,
     calls: JoinSet<Answer>,
     /// Attempts to connect that are under way.
     attempts: HashMap<Peer, AbortHandle>,
@@ -86,6 +93,11 @@ pub struct Driver<R: Radio> {
     out: Vec<Output>,
     readings: Vec<Reading>,
 }
+
+/// The source has ended: the gateway stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the Bluetooth source has ended; the gateway stops")]
+pub struct Ended;
 
 /// How a call ended.
 struct Answer {
@@ -173,9 +185,8 @@ impl<R: Radio> Driver<R> {
                     self.lacks(Some(error.to_string()));
                     let wait = STACK_RETRY.get(tries).or(STACK_RETRY.last()).copied().unwrap_or_default();
                     tries += 1;
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        _ = stop.wait_for(|stop| *stop) => break,
+                    if self.rest(wait, &mut stop).await {
+                        break;
                     }
                 }
             }
@@ -186,6 +197,18 @@ impl<R: Radio> Driver<R> {
         // A panic there is a defect that shows as missing readings; the journal itself is whole.
         if writing.await.is_err() {
             tracing::error!("the task that hands readings to the journal ended by a panic");
+        }
+    }
+
+    /// Waits until the stack is looked for again; requests are answered meanwhile. `true`: told to stop.
+    async fn rest(&mut self, wait: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return false,
+                Some(request) = self.requests.recv() => self.serve(request),
+                _ = stop.wait_for(|stop| *stop) => return true,
+            }
         }
     }
 
@@ -218,7 +241,7 @@ impl<R: Radio> Driver<R> {
                 Some((peer, payload)) = self.data.recv() => self.take(Input::Data(peer, payload)),
                 Some(answer) = self.calls.join_next() => self.answered(answer),
                 Some(_) = self.pumps.join_next() => {}
-                Some(listed) = self.requests.recv() => self.take(Input::Allow(listed)),
+                Some(request) = self.requests.recv() => self.serve(request),
                 _ = tick.tick() => self.take(Input::Tick),
                 _ = view.tick() => {
                     self.renew_view();
@@ -226,6 +249,15 @@ impl<R: Radio> Driver<R> {
                 }
                 _ = stop.wait_for(|stop| *stop) => return Turn::Stop,
             }
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Allow(listed) => self.take(Input::Allow(listed)),
+            Request::Forget(key) => self.take(Input::Forget(key)),
+            // Who asked may have gone away.
+            Request::Survey(answer) => drop(answer.send(self.core.survey(now(), self.clock.now()))),
         }
     }
 
@@ -254,7 +286,9 @@ impl<R: Radio> Driver<R> {
     }
 
     fn call(&mut self, call: Call) {
-        tracing::debug!(?call, "Bluetooth call");
+        if !matches!(call, Call::Read(..)) {
+            tracing::debug!(?call, "Bluetooth call");
+        }
         // A wearable has one attempt at a time, and the end of a connection is the end of an attempt, too.
         if let Call::Connect(peer, _) | Call::Disconnect(peer) = &call
             && let Some(attempt) = self.attempts.remove(peer)
@@ -302,7 +336,9 @@ impl<R: Radio> Driver<R> {
             tracing::debug!(?call, %error, "a Bluetooth call failed");
             self.metrics.failed_calls.inc();
         }
-        tracing::debug!(?call, ok = result.is_ok(), "Bluetooth call ended");
+        if result.is_ok() && !matches!(call, Call::Read(..)) {
+            tracing::debug!(?call, "Bluetooth call done");
+        }
         self.take(Input::Done(call, result));
     }
 
@@ -481,13 +517,34 @@ impl Handle {
         self.mark.clone()
     }
 
-    /// One more wearable that is wanted; `false` when the source has ended.
-    pub async fn allow(&self, listed: Listed) -> bool {
-        self.requests.send(listed).await.is_ok()
+    /// One more wearable that is wanted. Blocking.
+    ///
+    /// # Errors
+    /// The source has ended.
+    pub fn allow(&self, listed: Listed) -> Result<(), Ended> {
+        self.requests.blocking_send(Request::Allow(listed)).map_err(|_| Ended)
+    }
+
+    /// A wearable that is wanted no more. Blocking.
+    ///
+    /// # Errors
+    /// The source has ended.
+    pub fn forget(&self, key: Key) -> Result<(), Ended> {
+        self.requests.blocking_send(Request::Forget(key)).map_err(|_| Ended)
+    }
+
+    /// Who is on the air. Blocking; not while there is no radio ([`Shown::unavailable`]).
+    ///
+    /// # Errors
+    /// The source has ended.
+    pub fn survey(&self) -> Result<Vec<Sight>, Ended> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.blocking_send(Request::Survey(answer)).map_err(|_| Ended)?;
+        answered.blocking_recv().map_err(|_| Ended)
     }
 }
 
 /// The runtime's time, which tests may hold.
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

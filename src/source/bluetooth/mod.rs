@@ -8,12 +8,15 @@
 //! whatever hears it; each notification that came is one reading; nothing is repeated, invented or bridged over a
 //! gap. Not promised: what a wearable sent while nobody was connected. It keeps nothing: such a gap is final.
 
+mod allowed;
 pub mod beats;
 mod bluez;
+mod commands;
 pub mod core;
 mod driver;
 pub mod heart;
 pub mod ladder;
+mod look;
 mod metrics;
 pub mod quality;
 pub mod radio;
@@ -23,7 +26,11 @@ mod settings;
 pub mod signal;
 pub mod slots;
 
+pub use allowed::{AllowError, Allowed};
 pub use bluez::BlueZ;
-pub use driver::{Driver, Handle, Shown};
+pub use commands::{CommandError, Commands};
+pub use core::Sight;
+pub use driver::{Driver, Ended, Handle, Shown};
+pub use look::Look;
 pub use metrics::Metrics;
-pub use settings::{core, is_alias, problems};
+pub use settings::{is_alias, problems, set_up, set_up_look};

@@ -93,6 +93,13 @@ impl Roster {
         }
     }
 
+    /// Takes an entry out.
+    pub fn forget(&mut self, key: &Key) {
+        self.listed.retain(|listed| listed.key != *key);
+        // They go by the entries' places.
+        self.claims.clear();
+    }
+
     pub fn judge(&mut self, sighting: &Sighting<'_>, now: Instant) -> Verdict {
         let polar_id = sighting.name.and_then(polar_id);
         let found = self.listed.iter().position(|listed| match &listed.key {
@@ -164,7 +171,7 @@ impl Roster {
 }
 
 /// The two upper bits of a random address are 11 when it does not change (Bluetooth Core, Vol 6 Part B 1.3.2).
-fn is_static(address: Address) -> bool {
+pub fn is_static(address: Address) -> bool {
     let [first, ..] = address.0;
     first >> 6 == 0b11
 }
@@ -204,6 +211,16 @@ pub enum ListError {
 }
 
 impl Listed {
+    /// What it is called when nothing more is known of it.
+    pub fn name(&self) -> String {
+        match (&self.alias, &self.key) {
+            (Some(alias), _) => alias.to_string(),
+            (None, Key::Address(address)) => address.to_string(),
+            (None, Key::PolarId(id)) => id.to_string(),
+            (None, Key::Name(name)) => name.to_string(),
+        }
+    }
+
     /// # Errors
     /// [`ListError`]: names the value at fault.
     pub fn from_config(device: &crate::config::BleDevice) -> Result<Self, ListError> {

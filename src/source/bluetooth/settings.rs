@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::core::{Core, Settings};
 use super::radio::Address;
 use super::roster::{Key, ListError, Listed, Roster};
-use crate::config::{Ble, Problem};
+use crate::config::{Ble, BleDevice, Problem};
 
 /// Connections one adapter may be asked for: no controller holds more.
 const SLOTS: std::ops::RangeInclusive<u8> = 1..=32;
@@ -91,15 +91,25 @@ const fn field_of(key: &Key) -> &'static str {
 
 /// The core that `ble` asks for, with `allowed` besides the devices in the file. An entry of the file wins over one of
 /// `allowed` for the same wearable. Entries that cannot be used were refused when the configuration was read.
-pub fn core(ble: &Ble, allowed: Vec<Listed>) -> Core {
+pub fn set_up(ble: &Ble, allowed: &[BleDevice]) -> Core {
+    make(ble, allowed, ble.connect)
+}
+
+/// The same for a look around: it connects to nobody.
+pub fn set_up_look(ble: &Ble, allowed: &[BleDevice]) -> Core {
+    make(ble, allowed, false)
+}
+
+fn make(ble: &Ble, allowed: &[BleDevice], connect: bool) -> Core {
     let settings = Settings {
         broadcast: ble.broadcast,
-        connect: ble.connect,
+        connect,
         slots: usize::from(ble.slots),
         restart_stack: ble.restart_bluetooth,
     };
-    let mut roster = Roster::new(allowed, ble.accept_unknown);
-    for listed in ble.devices.iter().filter_map(|device| Listed::from_config(device).ok()) {
+    let mut roster = Roster::new(Vec::new(), ble.accept_unknown);
+    let devices = allowed.iter().chain(&ble.devices);
+    for listed in devices.filter_map(|device| Listed::from_config(device).ok()) {
         roster.allow(listed);
     }
     Core::new(settings, ble.adapters.clone(), roster)

@@ -5,12 +5,15 @@ use bytes::{BufMut, BytesMut};
 
 use super::publish::Version;
 use crate::journal::Durable;
+use crate::relayed::Kept;
 
 /// What a publisher is told.
 #[derive(Debug, Clone, Copy)]
 pub enum Ack {
     /// Its readings are on disk.
     Stored(Durable),
+    /// The batch of another gateway is on disk.
+    Kept(Kept),
     /// Nothing was stored, for this reason. MQTT 3.1.1 cannot say so: there it is a plain acknowledgement.
     Refused(Reason),
 }
@@ -28,6 +31,8 @@ pub enum Reason {
     NotAuthorized,
     /// The limit on distinct devices is reached.
     TooManyDevices,
+    /// There is no room for batches of other gateways. Only MQTT 5 is told so; 3.1.1 gets no answer.
+    NoRoom,
     /// A message that was answered for good before and is sent again (QoS 2, DUP).
     Repeated,
 }
@@ -36,10 +41,10 @@ impl Ack {
     /// Reason code (MQTT 5, sections 3.4.2.1 and 3.5.2.1).
     fn code(self) -> u8 {
         match self {
-            Self::Stored(_) | Self::Refused(Reason::NotAReading | Reason::Repeated) => 0x00,
+            Self::Stored(_) | Self::Kept(_) | Self::Refused(Reason::NotAReading | Reason::Repeated) => 0x00,
             Self::Refused(Reason::NoSubscriber) => 0x10,
             Self::Refused(Reason::NotAuthorized) => 0x87,
-            Self::Refused(Reason::TooManyDevices) => 0x97,
+            Self::Refused(Reason::TooManyDevices | Reason::NoRoom) => 0x97,
             Self::Refused(Reason::PayloadFormat) => 0x99,
         }
     }

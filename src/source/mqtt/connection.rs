@@ -28,7 +28,7 @@ use super::buffers::Share;
 use super::codec::{self, Control, Will};
 use super::delivery::Client;
 use super::door::Guest;
-use super::intake::{Intake, Means, Pending, Rejected};
+use super::intake::{Intake, Means, Pending, Places, Rejected};
 use super::permission::Permissions;
 use super::publish::{Malformed, Publish, Qos, Version, frame};
 use super::router::HubError;
@@ -295,7 +295,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                 let before = self.pending.len();
                 let exchanges = &mut self.session.awaiting_release;
                 let metrics = &self.shared.metrics;
-                self.intake.append(&self.shared.journal, exchanges, metrics, &mut self.pending).await;
+                let places = Places {
+                    journal: &self.shared.journal,
+                    members: self.shared.members.get(),
+                    wall_ms: self.shared.clock.now().wall_ms,
+                    version: self.terms.client.version,
+                };
+                self.intake.append(&places, exchanges, metrics, &mut self.pending).await;
                 let new = self.pending.iter().skip(before);
                 self.unanswered += new.filter(|p| p.qos != Qos::AtMostOnce).count();
             }
@@ -322,6 +328,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let in_flight = usize::from(self.shared.limits.in_flight);
         let means = Means {
             journal: &self.shared.journal,
+            takes_members: self.shared.members.get().is_some(),
             mappings: &self.shared.mappings,
             hub: &self.shared.hub,
             metrics: &self.shared.metrics,
@@ -396,7 +403,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     fn awaited(&self) -> Option<Ticket> {
         self.pending.front().and_then(|pending| match pending.wait {
             Wait::Stored(ticket) => Some(ticket),
-            Wait::Refused(_) => None,
+            Wait::Kept(_) | Wait::Refused(_) | Wait::Never => None,
         })
     }
 
@@ -408,6 +415,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         while let Some(front) = self.pending.front() {
             let ack = match front.wait {
                 Wait::Refused(reason) => Ack::Refused(reason),
+                Wait::Kept(kept) => Ack::Kept(kept),
+                Wait::Never => break,
                 Wait::Stored(ticket) => {
                     if self.durable.is_none_or(|(known, _)| known != ticket) {
                         let Some(proof) = self.shared.journal.durable(ticket) else { break };

@@ -20,6 +20,7 @@ use super::topic;
 use crate::clock::Stamp;
 use crate::journal::{Appended, Journal, Refusal};
 use crate::reading::{DeviceId, Reading, Source};
+use crate::relayed::{self, PutError, Shelf};
 
 /// Topics remembered per connection; beyond it the memory starts anew.
 const TOPICS: usize = 256;
@@ -32,9 +33,21 @@ pub(crate) const STAGED: usize = 1000;
 /// Bytes of messages for local subscribers that one connection may hold until they are durable.
 const HELD_BYTES: usize = 1 << 20;
 
+/// Batches of other gateways taken in before they are written: no more than a large packet or two.
+const STAGED_MEMBER_BYTES: usize = 256 << 10;
+
+/// Where what is staged goes.
+pub(crate) struct Places<'a> {
+    pub journal: &'a Journal,
+    pub members: Option<&'a Shelf>,
+    pub wall_ms: i64,
+    pub version: Version,
+}
+
 /// What the listener's connections share for taking in.
 pub(crate) struct Means<'a> {
     pub journal: &'a Journal,
+    pub takes_members: bool,
     pub mappings: &'a Mappings,
     pub hub: &'a Hub,
     pub metrics: &'a Metrics,
@@ -75,6 +88,8 @@ pub(crate) struct Pending {
 enum Outcome {
     /// The next so many of the staged readings.
     Readings(u32),
+    /// The next of the staged batches of other gateways.
+    Member,
     Settled(Wait),
 }
 
@@ -88,7 +103,13 @@ struct Staged {
 
 /// What a topic means for this connection.
 enum Verdict {
-    Readings { route: Route, device: Option<DeviceId>, own: bool },
+    Readings {
+        route: Route,
+        device: Option<DeviceId>,
+        own: bool,
+    },
+    /// Batches of another gateway.
+    Members,
     NotReadings,
     Denied,
 }
@@ -105,6 +126,8 @@ pub(crate) struct Intake {
     /// Payloads that were not taken, for the journal's accounts.
     refusals: Vec<Refusal>,
     appended: Vec<Appended>,
+    /// Batches of other gateways.
+    members: Vec<Vec<u8>>,
     held_bytes: usize,
     /// Of the topics that were looked at.
     name_bytes: usize,
@@ -113,7 +136,11 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub(crate) fn full(&self) -> bool {
-        self.staged.len() >= STAGED
+        self.staged.len() >= STAGED || self.member_bytes() >= STAGED_MEMBER_BYTES
+    }
+
+    fn member_bytes(&self) -> usize {
+        self.members.iter().map(Vec::len).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -127,6 +154,7 @@ impl Intake {
             + self.staged.capacity() * size_of::<Staged>()
             + self.readings.capacity() * size_of::<Reading>()
             + self.appended.capacity() * size_of::<Appended>()
+            + self.member_bytes()
     }
 
     /// Gives back what only speeds things up.
@@ -180,6 +208,12 @@ impl Intake {
                 }
                 Outcome::Settled(Wait::Refused(Reason::NotAuthorized))
             }
+            Verdict::Members if publish.qos == Qos::AtLeastOnce => {
+                self.members.push(publish.payload.to_vec());
+                Outcome::Member
+            }
+            // Nobody would send it again.
+            Verdict::Members => Outcome::Settled(Wait::Refused(Reason::PayloadFormat)),
             Verdict::NotReadings => {
                 means.metrics.unmapped.inc();
                 means.ring.unmapped(means.now.wall_ms, means.client_id, name, publish.payload);
@@ -200,7 +234,8 @@ impl Intake {
                 Reason::PayloadFormat | Reason::TooManyDevices | Reason::NotAuthorized
             ))
         );
-        let message = if !refused && (publish.retain || means.hub.wanted()) {
+        let member = matches!(outcome, Outcome::Member);
+        let message = if !refused && !member && (publish.retain || means.hub.wanted()) {
             self.hold(Message::of_publish(name, publish, means.origin, means.now.uptime_ms), means)
         } else {
             None
@@ -212,12 +247,18 @@ impl Intake {
     /// Hands what is staged to the journal and says what each publish waits for.
     pub(crate) async fn append(
         &mut self,
-        journal: &Journal,
+        places: &Places<'_>,
         exchanges: &mut HashMap<u16, Wait>,
         metrics: &Metrics,
         pending: &mut impl Extend<Pending>,
     ) {
+        let journal = places.journal;
         metrics.publishes.inc_by(self.staged.len() as u64);
+        let mut kept = Vec::with_capacity(self.members.len());
+        for member in std::mem::take(&mut self.members) {
+            kept.push(keep(member, places).await);
+        }
+        let mut kept = kept.into_iter();
         self.appended.clear();
         journal.refuse(&self.refusals);
         self.refusals.clear();
@@ -234,6 +275,7 @@ impl Intake {
         pending.extend(self.staged.drain(..).filter_map(|staged| {
             let wait = match staged.outcome {
                 Outcome::Settled(wait) => wait,
+                Outcome::Member => kept.next().unwrap_or(Wait::Never),
                 Outcome::Readings(n) => {
                     let tickets = appended.by_ref().take(n as usize).map(|a| a.ticket);
                     tickets.max().map_or(Wait::Refused(Reason::NotAReading), Wait::Stored)
@@ -302,6 +344,25 @@ impl Intake {
     }
 }
 
+/// Puts a batch of another gateway on disk; says what its acknowledgement is.
+async fn keep(member: Vec<u8>, places: &Places<'_>) -> Wait {
+    let Some(shelf) = places.members.cloned() else { return Wait::Never };
+    let wall_ms = places.wall_ms;
+    let kept = tokio::task::spawn_blocking(move || shelf.put(&member, wall_ms)).await;
+    let error = match kept {
+        Ok(Ok(kept)) => return Wait::Kept(kept),
+        Ok(Err(error)) => error,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    };
+    tracing::debug!(%error, "a batch of another gateway is not taken");
+    match (places.version, error) {
+        // There, every answer would say that it is kept.
+        (Version::V4, _) | (_, PutError::Write(_)) => Wait::Never,
+        (Version::V5, PutError::Full) => Wait::Refused(Reason::NoRoom),
+        (Version::V5, _) => Wait::Refused(Reason::PayloadFormat),
+    }
+}
+
 /// Notes a payload that was not taken.
 fn refuse(refusals: &mut Vec<Refusal>, device: Option<DeviceId>) {
     match refusals.last_mut() {
@@ -313,6 +374,9 @@ fn refuse(refusals: &mut Vec<Refusal>, device: Option<DeviceId>) {
 fn judge(name: &str, means: &Means<'_>) -> Verdict {
     let own = match means.permissions.publish(name) {
         Permission::Denied => return Verdict::Denied,
+        Permission::Any if means.takes_members && name.starts_with(relayed::TOPIC) => {
+            return Verdict::Members;
+        }
         Permission::Own => true,
         Permission::Any => false,
     };

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::health::Mark;
 use crate::journal::Journal;
+use crate::relayed::Shelf;
 
 /// How often removed devices and expired sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -145,6 +146,12 @@ impl Handle {
         self.mark.clone()
     }
 
+    /// Batches of other gateways are taken from now on, and kept there.
+    pub fn take_members(&self, shelf: Shelf) {
+        // A second shelf would be a second truth: the first one stays.
+        let _ = self.shared.members.set(shelf);
+    }
+
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics.clone()
     }
@@ -228,6 +235,7 @@ impl Listener {
                 ring: Ring::default(),
                 limits,
                 anonymous: settings.anonymous,
+                members: std::sync::OnceLock::new(),
             }),
         };
         Ok(Self { plain, tls, handle })

@@ -15,6 +15,7 @@ use super::ack::Reason;
 use super::delivery::Subscriber;
 use crate::config;
 use crate::journal::Ticket;
+use crate::relayed::Kept;
 
 /// Orders that may wait for one connection: a takeover, a removal, and room for a second takeover.
 pub(crate) const ORDERS: usize = 4;
@@ -23,7 +24,11 @@ pub(crate) const ORDERS: usize = 4;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wait {
     Stored(Ticket),
+    /// A batch of another gateway that is on disk.
+    Kept(Kept),
     Refused(Reason),
+    /// It is not acknowledged on this connection: who sent it keeps it.
+    Never,
 }
 
 /// The state that outlives a connection.

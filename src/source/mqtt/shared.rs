@@ -1,6 +1,6 @@
 //! What all connections of a listener share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -15,6 +15,7 @@ use super::session::Registry;
 use super::users::Users;
 use crate::clock::Clock;
 use crate::journal::Journal;
+use crate::relayed::Shelf;
 
 /// The limits, in the units used here.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub anonymous: bool,
     pub door: Arc<Door>,
     pub buffers: Arc<Buffers>,
+    /// Where batches of other gateways are kept, if they are taken.
+    pub members: OnceLock<Shelf>,
     /// One permit per connection that may still come.
     pub slots: Arc<Semaphore>,
 }

@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 
 import radio
 from beacons import PasserBy, PolarStrap
 from straps import Strap
 
 SHARE = pathlib.Path("/share")
-STATE, LAKE, MONITOR = pathlib.Path("/tmp/state"), pathlib.Path("/tmp/lake"), pathlib.Path("/tmp/btmon.snoop")
+LAKE, MONITOR = pathlib.Path("/tmp/lake"), pathlib.Path("/tmp/btmon.snoop")
 CONFIG = pathlib.Path("/tmp/fogbeat.toml")
 # Limits that only a broken run meets; emulation on a busy host is slow.
 ADAPTER_SECONDS, STREAMING_SECONDS, STOP_SECONDS = 240, 120, 120
@@ -54,23 +55,35 @@ class Stage:
         self.straps = [
             Strap(i, scenario.strap_name or f"Rig HR {i:02}", self.air, self.note) for i in range(scenario.straps)
         ]
-        self.logs = {}
 
     def note(self, what, **more):
         self.record.write(json.dumps({"at": round(time.time(), 6), "what": what, **more}) + "\n")
 
     def log(self, name):
-        return self.logs.setdefault(name, open(SHARE / f"{name}.log", "ab"))
+        return open(SHARE / f"{name}.log", "ab")
+
+    def spawn(self, work):
+        """A task that goes on by itself; its death is the death of the scenario."""
+        def ended(task):
+            if not task.cancelled() and task.exception():
+                traceback.print_exception(task.exception())
+                self.note("failed", reason="a defect of the rig, see play.log")
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        self.tasks.append(task)
+        return task
 
     # -- the machine ---------------------------------------------------------------------------------------------
 
     async def set_up(self):
-        self.tasks.append(asyncio.create_task(self._watch_lag()))
+        self.spawn(self._watch_lag())
         if self.scenario.broadcast or self.scenario.debug:
             self.monitor = subprocess.Popen(["btmon", "-w", str(MONITOR)], stdout=subprocess.DEVNULL)
         self.start_bluetoothd()
         for strap in self.straps:
-            self.tasks.append(await strap.start())
+            await strap.start()
+            self.spawn(strap.beat())
         self.plug()
         await self.until_powered()
 
@@ -145,7 +158,7 @@ class Stage:
             [str(SHARE / "fogbeat"), "run", "--config", str(CONFIG)],
             stdout=self.log("fogbeat"), stderr=subprocess.STDOUT)
         self.note("gateway", pid=self.gateway.pid)
-        self.tasks.append(asyncio.create_task(self._watch_usage(self.gateway.pid)))
+        self.spawn(self._watch_usage(self.gateway.pid))
 
     async def _watch_usage(self, pid):
         ticks = os.sysconf("SC_CLK_TCK")
@@ -211,9 +224,9 @@ class Stage:
     def broadcasters(self):
         scenario = self.scenario
         for index in range(scenario.broadcast):
-            self.broadcasting.append(asyncio.create_task(PolarStrap(index, self.dongle, self.note).run()))
+            self.broadcasting.append(self.spawn(PolarStrap(index, self.dongle, self.note).run()))
         for index in range(scenario.passers_by):
-            self.broadcasting.append(asyncio.create_task(PasserBy(index, self.dongle).run()))
+            self.broadcasting.append(self.spawn(PasserBy(index, self.dongle).run()))
         self.note("streaming")
 
     async def quiet(self):

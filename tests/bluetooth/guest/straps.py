@@ -93,7 +93,6 @@ class Strap:
     async def start(self):
         await self.device.power_on()
         await self.advertise()
-        return asyncio.create_task(self._beat())
 
     async def advertise(self):
         if self.connection is None and self.on_air and not self.device.is_advertising:
@@ -117,21 +116,23 @@ class Strap:
         wanted = self.device.gatt_server.subscribers.get(self.connection, {}).get(self.measurement.handle)
         return bool(wanted and wanted[0] & 1)
 
-    async def _beat(self):
+    async def beat(self):
+        """A measurement a second, for whoever listens."""
         loop = asyncio.get_running_loop()
         due = loop.time() + random.random()
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
+            late = loop.time() - due
             due += 1.0
             rate, intervals = self.heart.advance(1.0)
             if not self.silent and self.subscribed:
-                await self._send(rate, intervals)
+                await self._send(rate, intervals, late)
 
-    async def _send(self, rate, intervals):
+    async def _send(self, rate, intervals, late):
         self.number = (self.number + 1) & 0xFFFF
         flags = CONTACT_DETECTED | ENERGY | (INTERVALS if intervals else 0)
         payload = struct.pack(f"<BBH{len(intervals)}H", flags, rate, self.number, *intervals)
-        self.note("sent", strap=self.index, n=self.number, bpm=rate, rr=intervals)
+        self.note("sent", strap=self.index, n=self.number, bpm=rate, rr=intervals, late=round(late, 3))
         await self.device.gatt_server.notify_subscriber(self.connection, self.measurement, payload)
         self.sent += 1
 

@@ -6,13 +6,19 @@
 //!   a Bluetooth service that was restarted;
 //! - scanning is asked for with `Transport = le`: btleplug's looks for classic devices half of the time, and switches
 //!   on an adapter that somebody switched off;
+//! - connecting, subscribing, and the notifications' values ([`values`]), which are signals like all others: btleplug reads them from
+//!   streams that, when they end while signals come, panic inside bluez-async and leave a match rule behind;
 //! - pairing needs an agent ([`agent`]).
+//!
+//! btleplug finds the services and reads what a wearable says of itself. Its connection to the bus is kept for the life of the process: it
+//! could not be given back.
 //!
 //! Every call has its own time limit. A connect that is given up leaves BlueZ trying: the caller disconnects.
 
 mod agent;
 mod error;
 mod signals;
+mod values;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -25,20 +31,22 @@ use bytes::Bytes;
 use dbus::arg::{PropMap, Variant};
 use dbus::nonblock::stdintf::org_freedesktop_dbus::Properties;
 use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
-use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::radio::{AdapterId, Characteristic, Event, Peer, Radio, RadioError};
 use error::radio_error;
+use values::Values;
 
 const SERVICE: &str = "org.bluez";
 const ADAPTER: &str = "org.bluez.Adapter1";
 const DEVICE: &str = "org.bluez.Device1";
 /// BlueZ answers at once what needs no radio.
 const CALL: Duration = Duration::from_secs(10);
-/// BlueZ tries for 40 s, btleplug waits up to 30 s for it and as long for the services.
-const CONNECT: Duration = Duration::from_secs(35);
+/// BlueZ tries for 40 s.
+const CONNECT: Duration = Duration::from_secs(45);
+/// How often it is asked whether it knows the services already; most often it does when the connect call is back.
+const RESOLVED_EVERY: Duration = Duration::from_millis(100);
 /// Services of a strap that BlueZ has not cached take seconds on a slow controller.
 const DISCOVER: Duration = Duration::from_secs(20);
 const PAIR: Duration = Duration::from_secs(30);
@@ -47,13 +55,12 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const RESTART: Duration = Duration::from_secs(20);
 /// Events on their way to the driver: what a full gym's advertisements need in a second.
 const EVENTS: usize = 1024;
-/// Notifications of one wearable: several seconds.
-const NOTIFICATIONS: usize = 16;
 
 /// BlueZ on the system bus. Clones share the connection.
 #[derive(Clone, Default)]
 pub struct BlueZ {
     link: Arc<Mutex<Option<Arc<Link>>>>,
+    manager: Arc<Mutex<Option<Manager>>>,
 }
 
 /// One connection to the bus, and what was set up through it.
@@ -63,6 +70,7 @@ struct Link {
     /// btleplug's handles hold what is known of a wearable's services, so there is one per wearable.
     peripherals: Mutex<HashMap<Peer, Peripheral>>,
     agent: tokio::sync::OnceCell<()>,
+    values: Arc<Mutex<Values>>,
     /// Signals come for as long as these live.
     _signals: Vec<MsgMatch>,
 }
@@ -82,13 +90,15 @@ impl Radio for BlueZ {
             }
             drop(listening);
         });
-        let signals = signals::listen(&bus, &sender).await?;
-        let manager = Manager::new().await.map_err(error::btleplug)?;
+        let values = Arc::new(Mutex::new(Values::default()));
+        let signals = signals::listen(&bus, &sender, &values).await?;
+        let manager = self.manager().await?;
         let link = Link {
             bus,
             manager,
             peripherals: Mutex::default(),
             agent: tokio::sync::OnceCell::new(),
+            values,
             _signals: signals,
         };
         self.replace(Some(Arc::new(link)));
@@ -131,34 +141,26 @@ impl Radio for BlueZ {
 
     async fn notifications(&self, peer: &Peer) -> Result<mpsc::Receiver<Bytes>, RadioError> {
         let link = self.link()?;
-        let peripheral = link.peripheral(peer).await?;
-        let mut stream =
-            within(CALL, async { peripheral.notifications().await.map_err(error::btleplug) }).await?;
-        let (sender, receiver) = mpsc::channel(NOTIFICATIONS);
-        // Ends when nobody takes them any more; the stream itself never does.
-        tokio::spawn(async move {
-            loop {
-                let value = tokio::select! {
-                    value = stream.next() => value,
-                    () = sender.closed() => return,
-                };
-                let Some(value) = value else { return };
-                // Our own reads of other characteristics come this way, too. The whole UUID counts: makers reuse the
-                // short one for other things.
-                if value.uuid == HEART_RATE_MEASUREMENT && sender.send(value.value.into()).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let receiver = link.values.lock().unwrap_or_else(PoisonError::into_inner).take(peer);
         Ok(receiver)
     }
 
     async fn connect(&self, peer: &Peer) -> Result<(), RadioError> {
         let link = self.link()?;
+        let device = link.proxy(device_path(peer), CONNECT);
+        let connected: Result<(), _> = device.method_call(DEVICE, "Connect", ()).await;
+        connected.map_err(|e| radio_error(&e))?;
+        within(DISCOVER, services_known(&link.proxy(device_path(peer), CALL))).await?;
+        // BlueZ has told where it is, unless its signals came in another order than usual.
+        let known = link.values.lock().unwrap_or_else(PoisonError::into_inner).place(peer);
+        if let Some(place) = known
+            && link.start_notify(place).await.is_ok()
+        {
+            return Ok(());
+        }
+        link.forget(peer);
         let peripheral = link.peripheral(peer).await?;
-        within(CONNECT, async { peripheral.connect().await.map_err(error::btleplug) }).await?;
-        within(DISCOVER, async { peripheral.discover_services().await.map_err(error::btleplug) }).await?;
-        let attribute = attribute(&peripheral, HEART_RATE_SERVICE, HEART_RATE_MEASUREMENT)?;
+        let attribute = find(&peripheral, HEART_RATE_SERVICE, HEART_RATE_MEASUREMENT).await?;
         within(CALL, async { peripheral.subscribe(&attribute).await.map_err(error::btleplug) }).await
     }
 
@@ -177,7 +179,7 @@ impl Radio for BlueZ {
         let link = self.link()?;
         let peripheral = link.peripheral(peer).await?;
         let (service, characteristic) = place(what);
-        let attribute = attribute(&peripheral, service, characteristic)?;
+        let attribute = find(&peripheral, service, characteristic).await?;
         within(CALL, async { peripheral.read(&attribute).await.map_err(error::btleplug) })
             .await
             .map(Bytes::from)
@@ -211,6 +213,19 @@ impl BlueZ {
         link.clone().ok_or_else(|| RadioError::NoStack("not connected to the system bus".into()))
     }
 
+    /// btleplug's session, made anew only when its connection to the bus is lost: an old one never ends.
+    async fn manager(&self) -> Result<Manager, RadioError> {
+        let known = self.manager.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(manager) = known
+            && within(CALL, async { manager.adapters().await.map_err(error::btleplug) }).await.is_ok()
+        {
+            return Ok(manager);
+        }
+        let manager = within(CALL, async { Manager::new().await.map_err(error::btleplug) }).await?;
+        *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = Some(manager.clone());
+        Ok(manager)
+    }
+
     fn replace(&self, link: Option<Arc<Link>>) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
     }
@@ -221,12 +236,27 @@ impl Link {
         Proxy::new(SERVICE, path, limit, Arc::clone(&self.bus))
     }
 
+    async fn start_notify(&self, characteristic: String) -> Result<(), RadioError> {
+        let proxy = self.proxy(characteristic, CALL);
+        let started: Result<(), _> =
+            proxy.method_call("org.bluez.GattCharacteristic1", "StartNotify", ()).await;
+        match started.map_err(|e| radio_error(&e)) {
+            // It notifies us already.
+            Err(RadioError::Busy) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn cached(&self, peer: &Peer) -> Option<Peripheral> {
+        self.peripherals.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    fn forget(&self, peer: &Peer) {
+        self.peripherals.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
     async fn peripheral(&self, peer: &Peer) -> Result<Peripheral, RadioError> {
-        let known = {
-            let peripherals = self.peripherals.lock().unwrap_or_else(PoisonError::into_inner);
-            peripherals.get(peer).cloned()
-        };
-        if let Some(peripheral) = known {
+        if let Some(peripheral) = self.cached(peer) {
             return Ok(peripheral);
         }
         let path = device_path(peer);
@@ -267,6 +297,27 @@ async fn within<T>(
     call: impl Future<Output = Result<T, RadioError>>,
 ) -> Result<T, RadioError> {
     tokio::time::timeout(limit, call).await.unwrap_or(Err(RadioError::Timeout))
+}
+
+/// Waits until BlueZ has the services of a wearable that is connected.
+async fn services_known(device: &Proxy<'_, Arc<SyncConnection>>) -> Result<(), RadioError> {
+    loop {
+        if device.get(DEVICE, "ServicesResolved").await.map_err(|e| radio_error(&e))? {
+            return Ok(());
+        }
+        if !device.get::<bool>(DEVICE, "Connected").await.map_err(|e| radio_error(&e))? {
+            return Err(RadioError::NotConnected);
+        }
+        tokio::time::sleep(RESOLVED_EVERY).await;
+    }
+}
+
+/// A wearable's characteristic; its services are found first where they are not known from an earlier connection.
+async fn find(peripheral: &Peripheral, service: Uuid, characteristic: Uuid) -> Result<Attribute, RadioError> {
+    if peripheral.services().is_empty() {
+        within(DISCOVER, async { peripheral.discover_services().await.map_err(error::btleplug) }).await?;
+    }
+    attribute(peripheral, service, characteristic)
 }
 
 fn adapter_path(adapter: &AdapterId) -> String {

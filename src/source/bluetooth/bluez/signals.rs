@@ -4,7 +4,7 @@
 //! advertisements leave [`RESERVE`] places of the channel free and are dropped when there are no others.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::error::radio_error;
+use super::values::Values;
 use super::{ADAPTER, DEVICE, SERVICE};
 use crate::source::bluetooth::radio::{AdapterId, AdapterInfo, Address, Advert, Event, Peer, RadioError};
 
@@ -25,6 +26,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MOST_FACTS: usize = 8192;
 /// Places of the channel that only adapters, power, losses and the service itself may take: a handful at a time.
 const RESERVE: usize = 128;
+const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
+const HEART_RATE_MEASUREMENT: &str = "00002a37-0000-1000-8000-00805f9b34fb";
 const HEART_RATE_SERVICE: &str = "0000180d-0000-1000-8000-00805f9b34fb";
 
 type Manufacturer = SmallVec<[(u16, Bytes); 1]>;
@@ -39,6 +42,7 @@ struct Facts {
 }
 
 struct Listener {
+    values: Arc<Mutex<Values>>,
     facts: HashMap<Peer, Facts>,
     events: mpsc::Sender<Event>,
 }
@@ -47,8 +51,10 @@ struct Listener {
 pub async fn listen(
     bus: &Arc<SyncConnection>,
     events: &mpsc::Sender<Event>,
+    values: &Arc<Mutex<Values>>,
 ) -> Result<Vec<MsgMatch>, RadioError> {
-    let listener = Arc::new(Mutex::new(Listener { facts: HashMap::new(), events: events.clone() }));
+    let listener = Listener { values: Arc::clone(values), facts: HashMap::new(), events: events.clone() };
+    let listener = Arc::new(Mutex::new(listener));
     let mut matches = Vec::new();
     for rule in rules() {
         let listener = Arc::clone(&listener);
@@ -111,6 +117,7 @@ impl Listener {
                 let Ok((name, _, owner)) = message.read3::<String, String, String>() else { return };
                 if name == SERVICE {
                     self.facts.clear();
+                    self.values().clear();
                     self.send(if owner.is_empty() { Event::StackLost } else { Event::StackBack });
                 }
             }
@@ -126,6 +133,12 @@ impl Listener {
                 let powered = prop_cast(properties, "Powered").copied().unwrap_or(false);
                 self.send(Event::AdapterAdded(AdapterInfo { id, address, powered }));
             }
+        }
+        if interfaces.get(CHARACTERISTIC).and_then(|properties| text(properties, "UUID"))
+            == Some(HEART_RATE_MEASUREMENT)
+            && let Some(peer) = owner(path)
+        {
+            self.values().learn(path, peer);
         }
         if let Some(properties) = interfaces.get(DEVICE)
             && let Some(peer) = peer(path)
@@ -146,6 +159,9 @@ impl Listener {
             self.facts.retain(|peer, _| peer.adapter != id);
             self.send(Event::AdapterRemoved(id));
         }
+        if interfaces.iter().any(|interface| interface == CHARACTERISTIC) {
+            self.values().forget(path);
+        }
         if interfaces.iter().any(|interface| interface == DEVICE)
             && let Some(peer) = peer(path)
         {
@@ -160,6 +176,11 @@ impl Listener {
                     self.send(Event::Powered(id, *powered));
                 }
             }
+            CHARACTERISTIC => {
+                if let Some(value) = prop_cast::<Vec<u8>>(changed, "Value") {
+                    self.values().value(path, value);
+                }
+            }
             DEVICE => {
                 let Some(peer) = peer(path) else { return };
                 self.learn(&peer, changed);
@@ -170,6 +191,10 @@ impl Listener {
             }
             _ => {}
         }
+    }
+
+    fn values(&self) -> MutexGuard<'_, Values> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn learn(&mut self, peer: &Peer, properties: &PropMap) {
@@ -242,6 +267,12 @@ fn adapter_id(path: &Path<'_>) -> Option<AdapterId> {
     (!id.contains('/')).then(|| AdapterId(id.into()))
 }
 
+/// `/org/bluez/hci0/dev_C4_AC_05_11_22_33/service000c/char000d`
+fn owner(path: &Path<'_>) -> Option<Peer> {
+    let (device, _) = path.split_once("/service")?;
+    peer(&Path::new(device).ok()?)
+}
+
 /// `/org/bluez/hci0/dev_C4_AC_05_11_22_33`
 fn peer(path: &Path<'_>) -> Option<Peer> {
     let (adapter, device) = path.strip_prefix("/org/bluez/")?.split_once('/')?;
@@ -255,7 +286,7 @@ mod tests {
 
     fn listener() -> (Listener, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(RESERVE + 2);
-        (Listener { facts: HashMap::new(), events }, receiver)
+        (Listener { values: Arc::default(), facts: HashMap::new(), events }, receiver)
     }
 
     fn properties(entries: Vec<(&str, Box<dyn RefArg>)>) -> PropMap {
@@ -285,6 +316,38 @@ mod tests {
         assert_eq!(second.rssi_dbm, Some(-70));
         assert_eq!(second.name, first.name);
         assert!(second.manufacturer.is_empty(), "old data is no new reading");
+    }
+
+    #[test]
+    fn notifications_are_values_of_0x2a37_and_of_nothing_else() {
+        let (mut listener, _events) = listener();
+        let peer = peer(&Path::from("/org/bluez/hci0/dev_C4_AC_05_11_22_33")).unwrap();
+        let mut values = listener.values().take(&peer);
+        let place =
+            |last: &str| Path::from(format!("/org/bluez/hci0/dev_C4_AC_05_11_22_33/service000c/{last}"));
+        for (last, uuid) in [
+            ("char000d", HEART_RATE_MEASUREMENT),
+            ("char0010", "00002a19-0000-1000-8000-00805f9b34fb"),
+            ("char0013", "00002a37-0000-3512-2118-0009af100700"),
+        ] {
+            let characteristic = properties(vec![("UUID", Box::new(uuid.to_owned()))]);
+            listener.added(
+                &place(last),
+                &[(CHARACTERISTIC.to_owned(), characteristic)].into_iter().collect(),
+                true,
+            );
+            let value = properties(vec![("Value", Box::new(vec![0x10u8, 72]))]);
+            listener.changed(&place(last), CHARACTERISTIC, &value);
+        }
+        assert_eq!(values.try_recv().ok(), Some(Bytes::from_static(&[0x10, 72])));
+        assert!(values.try_recv().is_err(), "a battery, and a maker's own meaning of the short number");
+        listener.removed(&place("char000d"), &[CHARACTERISTIC.to_owned()]);
+        listener.changed(
+            &place("char000d"),
+            CHARACTERISTIC,
+            &properties(vec![("Value", Box::new(vec![0u8]))]),
+        );
+        assert!(values.try_recv().is_err());
     }
 
     #[test]

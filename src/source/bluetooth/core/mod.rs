@@ -8,6 +8,7 @@
 mod adapter;
 #[cfg(test)]
 mod sim;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 
 use super::ladder::Step;
 use super::radio::{AdapterId, AdapterInfo, Address, Advert, Characteristic, Event, Peer, RadioError};
-use super::roster::{Listed, Roster, Sighting, Verdict, Wanted};
+use super::roster::{Key, Listed, Roster, Sighting, Verdict, Wanted};
 use super::session::{self, Action, Session};
 use super::slots::Grant;
 use crate::clock::Stamp;
@@ -29,6 +30,7 @@ use crate::reading::{Reading, advert};
 use adapter::{Adapter, Power, Wish};
 use wearable::Wearable;
 
+pub use survey::Sight;
 pub use view::{AdapterView, View, WearableView};
 
 /// A wearable not heard for so long is forgotten; it is found again when it comes back.
@@ -54,6 +56,8 @@ pub enum Input {
     /// The connection to the stack is new; adapters are announced after it.
     Renewed,
     Allow(Listed),
+    /// This entry of the allow-list is gone.
+    Forget(Key),
     /// Readings were lost on their way to the journal.
     Dropped,
     Tick,
@@ -142,6 +146,11 @@ struct Known {
     untold_rssi: Option<i8>,
     /// It offers 0x180D: worth a connection.
     connectable: bool,
+    random_address: bool,
+    /// The address inside its broadcast.
+    payload_address: Option<Address>,
+    /// Not wanted any more: goes as soon as its connection has ended.
+    dismissed: bool,
     /// Gives its slot back to wait for the next turn, not because it is lost.
     yielding: bool,
     held: Vec<(Bytes, Stamp)>,
@@ -160,6 +169,8 @@ pub struct Core {
     wearables: HashMap<Arc<str>, Wearable>,
     rivals: HashMap<Arc<str>, Instant>,
     looked: Option<Instant>,
+    /// Who is on the air, while somebody wants to know.
+    survey: Option<survey::Survey>,
     out: Vec<Output>,
 }
 
@@ -174,6 +185,7 @@ impl Core {
             wearables: HashMap::new(),
             rivals: HashMap::new(),
             looked: None,
+            survey: None,
             out: Vec::new(),
         }
     }
@@ -188,6 +200,7 @@ impl Core {
             Input::Done(call, result) => self.done(call, result, now, jitter),
             Input::Renewed => self.renewed(now, jitter),
             Input::Allow(listed) => self.roster.allow(listed),
+            Input::Forget(key) => self.forget(&key, now, jitter),
             Input::Dropped => self.wearables.values_mut().for_each(Wearable::interrupted),
             Input::Tick => {}
         }
@@ -253,6 +266,31 @@ impl Core {
         }
     }
 
+    /// Whoever is wanted no more is let go of, and is a stranger when it is heard again.
+    fn forget(&mut self, key: &Key, now: Instant, jitter: f64) {
+        self.roster.forget(key);
+        let mut gone = Vec::new();
+        for (peer, known) in &self.known {
+            let sighting = Sighting {
+                address: peer.address,
+                random_address: known.random_address,
+                name: known.name.as_deref(),
+                payload_address: known.payload_address,
+                has_heart_rate: true,
+            };
+            if !matches!(self.roster.judge(&sighting, now), Verdict::Wanted(_)) {
+                gone.push(peer.clone());
+            }
+        }
+        for peer in &gone {
+            self.session(peer, session::Event::Yield, now, jitter);
+            if let Some(known) = self.known.get_mut(peer) {
+                known.dismissed = true;
+                known.presence = Presence::Away;
+            }
+        }
+    }
+
     fn powered(&mut self, id: &AdapterId, on: bool, now: Instant, jitter: f64) {
         let Some(adapter) = self.adapters.get_mut(id) else { return };
         if adapter.info.powered != on && !matches!(adapter.power, Power::Cycling(_)) {
@@ -294,14 +332,19 @@ impl Core {
             self.out.push(Output::Note(Note::Recovered(advert.peer.adapter.clone(), step)));
         }
         let broadcast = advert.manufacturer.iter().find_map(|(company, data)| advert::decode(*company, data));
+        let inner_address = broadcast.and_then(|broadcast| broadcast.address).map(Address);
         let sighting = Sighting {
             address: advert.peer.address,
             random_address: advert.random_address,
             name: advert.name.as_deref(),
-            payload_address: broadcast.and_then(|broadcast| broadcast.address).map(Address),
+            payload_address: inner_address,
             has_heart_rate: advert.heart_rate_service || broadcast.is_some(),
         };
-        let wanted = match self.roster.judge(&sighting, now) {
+        let verdict = self.roster.judge(&sighting, now);
+        if let Some(survey) = &mut self.survey {
+            survey.note(&advert, broadcast, &verdict, now);
+        }
+        let wanted = match verdict {
             Verdict::Wanted(wanted) => wanted,
             Verdict::Stranger => {
                 adapter.strangers += 1;
@@ -324,6 +367,8 @@ impl Core {
         known.untold_rssi = advert.rssi_dbm.or(known.untold_rssi);
         known.name = advert.name.or(known.name.take());
         known.connectable |= advert.heart_rate_service;
+        known.random_address = advert.random_address;
+        known.payload_address = inner_address.or(known.payload_address);
         known.wanted = wanted;
         let Some(identity) = known.wanted.identity.clone() else { return };
         let wearable = self.wearables.entry(Arc::clone(&identity)).or_default();
@@ -342,7 +387,7 @@ impl Core {
         }
         self.session(peer, session::Event::Data, now, jitter);
         self.roster.heard(peer.address, now);
-        let Some(known) = self.known.get_mut(peer) else { return };
+        let Some(known) = self.known.get_mut(peer).filter(|known| !known.dismissed) else { return };
         known.heard_at = now;
         match known.wanted.identity.clone() {
             Some(identity) => {
@@ -437,7 +482,7 @@ impl Core {
             address: peer.address,
             random_address: true,
             name: known.name.as_deref(),
-            payload_address: None,
+            payload_address: known.payload_address,
             has_heart_rate: true,
         };
         let Verdict::Wanted(wanted) = self.roster.judge(&sighting, now) else { return };
@@ -526,8 +571,9 @@ impl Core {
         self.known.retain(|_, known| {
             let idle =
                 matches!(known.session.standing(), session::Standing::Resting | session::Standing::Backoff);
-            !idle || now.saturating_duration_since(known.heard_at) < FORGOTTEN
+            !idle || !known.dismissed && now.saturating_duration_since(known.heard_at) < FORGOTTEN
         });
+        self.survey = self.survey.take().filter(|survey| !survey.is_over(now));
     }
 
     fn tick_sessions(&mut self, now: Instant) {
@@ -668,6 +714,16 @@ impl Core {
         !self.adapters.is_empty()
     }
 
+    /// Whether one of them is on.
+    pub fn is_on(&self) -> bool {
+        self.adapters.values().any(Adapter::is_on)
+    }
+
+    /// The adapters that are used.
+    pub fn adapters(&self) -> Vec<AdapterId> {
+        self.adapters.keys().cloned().collect()
+    }
+
     /// Whether this wearable is kept in mind.
     pub fn knows(&self, peer: &Peer) -> bool {
         self.known.contains_key(peer)
@@ -700,6 +756,9 @@ impl Known {
             rssi_dbm: None,
             untold_rssi: None,
             connectable: false,
+            random_address: false,
+            payload_address: None,
+            dismissed: false,
             yielding: false,
             held: Vec::new(),
             to_read: Vec::new(),

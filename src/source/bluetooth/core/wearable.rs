@@ -1,5 +1,6 @@
 //! One wearable: what its ways of being heard bring together into one stream of readings.
 
+use std::num::NonZeroU16;
 use std::time::Instant;
 
 use super::super::beats::Run;
@@ -30,6 +31,7 @@ pub struct Wearable {
     /// As it was last read, and whether a reading has told it.
     battery: Option<(u8, bool)>,
     last: Option<Last>,
+    beat: Option<(u64, Beat)>,
     pub counts: Counts,
 }
 
@@ -37,6 +39,14 @@ pub struct Wearable {
 struct Last {
     uptime_ms: u64,
     source: Source,
+}
+
+/// What its last reading said, for whoever looks on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    pub bpm: Option<u16>,
+    /// The last interval, microseconds.
+    pub rr_us: Option<u64>,
 }
 
 /// What became of what it sent.
@@ -100,6 +110,8 @@ impl Wearable {
         self.counts.gaps += u64::from(reading.gap_ms.is_some());
         self.counts.readings += 1;
         self.counts.rr_artefacts += artefacts as u64;
+        let rr_us = reading.rr.values.last().map(|value| reading.rr.unit.to_micros(*value));
+        self.beat = Some((taken.uptime_ms, Beat { bpm: reading.bpm.map(NonZeroU16::get), rr_us }));
         self.last = Some(Last { uptime_ms: taken.uptime_ms, source });
         reading
     }
@@ -158,6 +170,12 @@ impl Wearable {
     /// How long ago the last reading was taken, ms.
     pub fn silent_for_ms(&self, now: Stamp) -> Option<u64> {
         self.last.map(|last| now.uptime_ms.saturating_sub(last.uptime_ms))
+    }
+
+    /// What its last reading said, if it is no older than `most_ms`.
+    pub fn beat(&self, now: Stamp, most_ms: u64) -> Option<Beat> {
+        let (at, beat) = self.beat?;
+        (now.uptime_ms.saturating_sub(at) <= most_ms).then_some(beat)
     }
 
     pub fn last_source(&self) -> Option<Source> {

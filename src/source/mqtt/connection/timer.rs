@@ -59,7 +59,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if self.unanswered > 0 && self.told.is_none() && silent >= STALL {
             let newest = self.pending.iter().rev().find_map(|p| match p.wait {
                 Wait::Stored(ticket) => Some(ticket),
-                Wait::Refused(_) => None,
+                Wait::Kept(_) | Wait::Refused(_) | Wait::Never => None,
             });
             if let Some(ticket) = newest {
                 self.shared.journal.publisher_waits(ticket, self.proven);

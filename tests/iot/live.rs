@@ -1,0 +1,69 @@
+//! The live lane: the newest reading of each device, seldom, soon, and never kept.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::broker::{Ear, Mosquitto, Rules};
+use crate::pki::Pki;
+use crate::site::{Strap, account, eventually, uplink};
+use crate::support::daemon::Setup;
+
+#[test]
+fn newest_values_at_their_interval_beside_the_batches() {
+    let root = tempfile::tempdir().unwrap();
+    let pki = Pki::new(root.path(), "ca");
+    let server = pki.issue("server", "broker", &["localhost"], 2090);
+    let gateway = pki.issue("gateway", "proof", &[], 2090);
+    let mut broker = Mosquitto::start(root.path(), &pki, &server, &Rules { access: None });
+    let live = Ear::listen(broker.plain, "fogbeat/live/#");
+    let batches = Ear::listen_as(broker.plain, "$aws/rules/#", "batches");
+    let mut setup = Setup::new(root.path());
+    setup.max_age = "200ms".into();
+    setup.extra = format!(
+        "[[uplink]]\nkind = \"iot_core\"\nendpoint = \"localhost\"\nport = {}\nrule = \"fogbeat\"\ntimeout = \"5s\"\n\
+         certificate = {:?}\nkey = {:?}\nca = {:?}\n[uplink.live]\ninterval = \"1s\"\n",
+        broker.tls.port(),
+        gateway.certificate,
+        gateway.key,
+        pki.ca,
+    );
+    let daemon = setup.start();
+    eventually("it connects without anything to deliver", Duration::from_secs(10), || {
+        uplink(&setup, "iot_core")["link"]["connected"] == true
+    });
+    let mut straps = [Strap::connect(setup.mqtt, "anna"), Strap::connect(setup.mqtt, "bert")];
+    let started = Instant::now();
+    let mut beats = 0;
+    while started.elapsed() < Duration::from_secs(5) {
+        straps.iter_mut().for_each(Strap::beat);
+        beats += 2;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let heard: Vec<Value> =
+        live.heard().iter().map(|message| serde_json::from_slice(message).unwrap()).collect();
+    for name in ["anna", "bert"] {
+        let of: Vec<&Value> = heard.iter().filter(|message| message["device"] == name).collect();
+        assert!((4..=6).contains(&of.len()), "{} messages about {name} in 5 s", of.len());
+        assert!(of.iter().all(|message| message["gateway"] == "proof" && message["bpm"].is_u64()), "{of:?}");
+        assert!(of.windows(2).all(|pair| pair[0]["time"].as_str() < pair[1]["time"].as_str()), "{of:?}");
+    }
+    assert!(live.heard().iter().all(|message| message.len() < 160), "small");
+
+    let before = live.count();
+    broker.kill();
+    straps.iter_mut().for_each(|strap| strap.beats(50));
+    beats += 100;
+    std::thread::sleep(Duration::from_secs(3));
+    broker.run();
+    live.wait_connected();
+    batches.wait_connected();
+    eventually("the newest comes after an outage", Duration::from_secs(20), || live.count() >= before + 2);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(live.count(), before + 2, "one of each: nothing is kept");
+    eventually("the batches arrive", Duration::from_secs(30), || {
+        uplink(&setup, "iot_core")["queued_readings"] == 0
+    });
+    assert!(daemon.terminate(Duration::from_secs(20)).success());
+    assert_eq!(account(&batches.heard()).0.readings.len(), beats);
+}
