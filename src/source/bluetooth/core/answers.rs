@@ -79,6 +79,11 @@ impl Core {
             (Characteristic::SerialNumber, Err(RadioError::NotOffered)) => {
                 self.roster.learn_serial(peer.address, None);
             }
+            (_, Ok(value)) => {
+                if let Some(identity) = &known.wanted.identity {
+                    self.wearables.entry(Arc::clone(identity)).or_default().about.learn(what, value);
+                }
+            }
             _ => {}
         }
         if what == Characteristic::SerialNumber {

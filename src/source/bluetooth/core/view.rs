@@ -7,7 +7,7 @@ use super::super::ladder::Step;
 use super::super::session::Standing;
 use super::Core;
 use super::adapter::Power;
-use super::wearable::Counts;
+use super::wearable::{About, Counts};
 use crate::clock::Stamp;
 
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -54,6 +54,8 @@ pub struct WearableView {
     pub rssi_dbm: Option<i8>,
     pub battery_percent: Option<u8>,
     #[serde(flatten)]
+    pub about: About,
+    #[serde(flatten)]
     pub counts: Counts,
 }
 
@@ -87,6 +89,7 @@ impl Core {
                 silent_s: wearable.and_then(|wearable| wearable.silent_for_ms(stamp)).map(|ms| ms / 1000),
                 rssi_dbm: known.rssi_dbm,
                 battery_percent: wearable.and_then(super::Wearable::battery_percent),
+                about: wearable.map(|wearable| wearable.about.clone()).unwrap_or_default(),
                 counts: wearable.map(|wearable| wearable.counts).unwrap_or_default(),
             }
         });
