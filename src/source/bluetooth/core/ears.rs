@@ -4,13 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::super::radio::{Address, Advert, Peer};
-use super::super::roster::{Sighting, Verdict};
+use super::super::roster::{CLAIM, Sighting, Verdict, Wanted};
 use super::super::session;
 use super::{Core, Known, MOST_HELD, MOST_PEERS, Note, Output, Presence};
 use crate::clock::Stamp;
-use crate::reading::advert;
+use crate::reading::advert::{self, Broadcast};
+
+/// Somebody who goes by a listed name that another one had at that time.
+#[derive(Debug)]
+pub(super) struct Rival {
+    /// Until it is judged again. A controller reports what does not change only once in ten seconds, so the next
+    /// advertisement may come long after the other one has lost the name.
+    advert: Option<Advert>,
+    heard: Instant,
+}
 
 impl Core {
     pub(super) fn heard(&mut self, advert: Advert, presence: Presence, now: Instant, stamp: Stamp) {
@@ -43,15 +53,49 @@ impl Core {
                 return;
             }
             Verdict::Rival(name) => {
-                if self.rivals.insert(Arc::clone(&name), now).is_none() {
+                let advert = Some(Advert { manufacturer: SmallVec::new(), ..advert });
+                if self.rivals.insert(Arc::clone(&name), Rival { advert, heard: now }).is_none() {
                     self.out.push(Output::Note(Note::Rival(name)));
                 }
                 return;
             }
         };
+        self.welcome(advert, broadcast, wanted, presence, now, stamp);
+    }
+
+    /// A second look at those who were turned away for their name, once the other one may have lost it.
+    pub(super) fn judge_rivals(&mut self, now: Instant, stamp: Stamp) {
+        let due =
+            self.rivals.values_mut().filter(|rival| now.saturating_duration_since(rival.heard) >= CLAIM);
+        let due: Vec<_> = due.filter_map(|rival| Some((rival.advert.take()?, rival.heard))).collect();
+        for (advert, heard) in due {
+            let sighting = Sighting {
+                address: advert.peer.address,
+                random_address: advert.random_address,
+                name: advert.name.as_deref(),
+                payload_address: None,
+                has_heart_rate: advert.heart_rate_service,
+            };
+            if let Verdict::Wanted(wanted) = self.roster.judge(&sighting, now) {
+                self.welcome(advert, None, wanted, Presence::Heard(heard), now, stamp);
+            }
+        }
+    }
+
+    /// Somebody wanted was heard.
+    fn welcome(
+        &mut self,
+        advert: Advert,
+        broadcast: Option<Broadcast>,
+        wanted: Wanted,
+        presence: Presence,
+        now: Instant,
+        stamp: Stamp,
+    ) {
         if !self.known.contains_key(&advert.peer) && self.known.len() >= MOST_PEERS {
             return;
         }
+        let inner_address = broadcast.and_then(|broadcast| broadcast.address).map(Address);
         let known = self.known.entry(advert.peer.clone()).or_insert_with(|| Known::new(wanted.clone(), now));
         known.heard_at = now;
         known.presence = presence;

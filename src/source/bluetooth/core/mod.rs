@@ -170,7 +170,8 @@ pub struct Core {
     chosen: Vec<String>,
     known: BTreeMap<Peer, Known>,
     wearables: HashMap<Arc<str>, Wearable>,
-    rivals: HashMap<Arc<str>, Instant>,
+    /// By the name they go by.
+    rivals: HashMap<Arc<str>, ears::Rival>,
     looked: Option<Instant>,
     /// Who is on the air, while somebody wants to know.
     survey: Option<survey::Survey>,
@@ -210,6 +211,7 @@ impl Core {
         let looked = self.looked.is_some_and(|at| now.saturating_duration_since(at) < LOOK_EVERY);
         if !(sound && looked) {
             self.looked = Some(now);
+            self.judge_rivals(now, stamp);
             self.advance(now, jitter);
         }
         std::mem::swap(&mut self.out, out);

@@ -224,6 +224,26 @@ fn an_address_that_changes_is_the_same_device() {
 }
 
 #[test]
+fn a_listed_name_goes_over_to_a_new_address_that_was_heard_only_once() {
+    let named =
+        |last: u8| Strap { name: Some("HRM"), address: Address([0xC0, 1, 2, 3, 4, last]), ..strap(0) };
+    let key = Key::Name("HRM".into());
+    let listed = Listed { key, alias: Some("bike-7".into()), priority: 1, pair: false };
+    let mut sim = Sim::new(ALL, vec![listed], false, vec![named(1)]);
+    sim.plug(0, 5);
+    sim.run(seconds(60));
+    sim.straps[0].on_air = false;
+    sim.lose(0, true);
+    sim.straps.push(named(2));
+    sim.run(seconds(1));
+    // The controller has reported it, and does so no more in this round of the scan.
+    sim.straps[1].rssi.clear();
+    sim.run(seconds(14));
+    assert!(sim.straps[1].sent > 3, "{} notifications", sim.straps[1].sent);
+    assert_eq!(sim.readings_of("bike-7") as u64, sim.straps.iter().map(|strap| strap.sent).sum::<u64>());
+}
+
+#[test]
 fn two_adapters_that_hear_one_strap_make_one_stream() {
     let both = Strap { broadcasts: true, rssi: [(0, -70), (1, -60)].into(), ..strap(0) };
     let mut sim = Sim::new(ALL, aliases(std::slice::from_ref(&both)), false, vec![both]);
