@@ -7,6 +7,7 @@
 
 mod address;
 mod ble;
+mod check;
 mod clock;
 mod gateway;
 mod http;

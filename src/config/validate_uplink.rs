@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::address::{Proxy, host_and_port};
-use super::validate::{Check, HOUR, SECOND};
+use super::check::{Check, HOUR, SECOND};
 use super::{Broker, Config, Encoding, IotCore, IotCredentials, Live};
 
 /// AWS IoT Core quotas: 256 bytes of topic, 7 slashes; 128 bytes of client id.

@@ -18,6 +18,7 @@ use super::batch::Policy;
 use super::feed::Feed;
 use super::hands::Hands;
 use super::hold::Hold;
+use super::jitter;
 use super::member::Member;
 use super::pace::Pace;
 use super::retry::{self, Backoff};
@@ -556,7 +557,7 @@ impl<U: Uplink, F: Feed> Driver<U, F> {
     /// Shows the failure and sets the next attempt.
     fn failed(&mut self, failure: Failure, stuck: bool) {
         let now = Instant::now();
-        let delay = self.backoff.failed(random_share());
+        let delay = self.backoff.failed(jitter::share());
         let delay = if stuck { self.settings.stuck_interval } else { delay };
         tracing::debug!(uplink = %self.settings.name, cause = failure.cause, delay_s = delay.as_secs_f64(),
             "not delivered: {}", failure.message);
@@ -645,11 +646,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-}
-
-/// Evenly from 0 to 1; the middle when the system has no randomness to give.
-pub(super) fn random_share() -> f64 {
-    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod feed;
 pub mod firehose;
 mod hands;
 mod hold;
+mod jitter;
 mod label;
 pub mod member;
 pub(crate) mod mqtt;

@@ -180,10 +180,9 @@ impl Gateway {
             stopped: &stopped,
         };
         let Opened { id, journal, driver, recovered } = waiting.open().await?;
-        if recovered.lost > 0 || !recovered.quarantined.is_empty() {
+        if recovered.lost > 0 {
             tracing::error!(
                 lost = recovered.lost,
-                quarantined = ?recovered.quarantined,
                 "the storage has lost readings that were durable; check or replace the disk"
             );
         }

@@ -44,7 +44,9 @@ pub struct Missing {
     /// Last n.
     pub last: u32,
     pub cause: GapCause,
-    /// How many of them each device gave; empty when that is not known.
+    /// How many of them each device gave; empty when that is not known. Of lost readings it never is: counts for every
+    /// device and generation, kept somewhere else than the readings, would have to be written with each commit to hold
+    /// for the head too, and every store of the manifest would carry them all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub devices: BTreeMap<String, u64>,
 }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::member::{self, NotAMember};
 use super::shelf::Shelf;
-use crate::config::Encoding;
+use crate::config::{Encoding, From};
 use crate::forward::Member;
 use crate::journal::{Bounds, Seq};
 
@@ -19,11 +19,15 @@ pub struct Lane {
     uplink: String,
 }
 
-impl Lane {
-    pub(super) fn new(shelf: Shelf, uplink: &str) -> Self {
-        Self { shelf, uplink: uplink.to_owned() }
+impl Shelf {
+    /// The view of a configured uplink that takes members of at most `largest` bytes. Blocking.
+    pub fn lane(&self, uplink: &str, from: From, largest: usize) -> Lane {
+        self.enter(uplink, from, largest);
+        Lane { shelf: self.clone(), uplink: uplink.to_owned() }
     }
+}
 
+impl Lane {
     /// Told when there may be something new.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shelf.0.changes()

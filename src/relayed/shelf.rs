@@ -22,7 +22,6 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::lane::Lane;
 use super::member::{self, NotAMember};
 use crate::config::From;
 use crate::files;
@@ -206,8 +205,8 @@ impl Shelf {
         }
     }
 
-    /// The view of a configured uplink that takes members of at most `largest` bytes. Blocking.
-    pub fn lane(&self, uplink: &str, from: From, largest: usize) -> Lane {
+    /// A configured uplink that takes members of at most `largest` bytes finds its place. Blocking.
+    pub(super) fn enter(&self, uplink: &str, from: From, largest: usize) {
         let mut most = self.0.largest.lock().unwrap_or_else(PoisonError::into_inner);
         *most = largest.min(*most);
         drop(most);
@@ -224,8 +223,6 @@ impl Shelf {
             written_at: Instant::now(),
         };
         state.uplinks.insert(uplink.to_owned(), fresh);
-        drop(state);
-        Lane::new(self.clone(), uplink)
     }
 
     /// Keeps a member. Blocking; returns when it is on disk.

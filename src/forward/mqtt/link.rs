@@ -22,7 +22,7 @@ use super::status::Board;
 use super::verdict::{self, Verdict};
 use super::wire::{Event, PublishAnswer, publish_bytes};
 use crate::clock::Clock;
-use crate::forward::driver::random_share;
+use crate::forward::jitter;
 use crate::forward::retry::{self, Backoff};
 use crate::forward::{Delivery, Member};
 
@@ -177,7 +177,7 @@ impl Link {
             renew = matches!(left, Left::Renew);
             match left {
                 Left::Lost(verdict) => {
-                    self.standing = Instant::now() + self.backoff.failed(random_share());
+                    self.standing = Instant::now() + self.backoff.failed(jitter::share());
                     tracing::debug!(uplink = %self.settings.name, "{}", verdict.failure.message);
                     self.fail(&verdict);
                 }

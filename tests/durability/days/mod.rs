@@ -66,14 +66,13 @@ fn days_of_random_faults_leave_nothing_unexplained() {
     assert!(faults.is_empty(), "{failed} of {days} days do not add up:\n{}", faults.join("\n"));
 }
 
-const HEADER: &str =
-    " seed  faults  acked   delivered  lost  evicted  thinned  again  unnamed  unexplained  time  verdict";
+const HEADER: &str = " seed  faults  acked   delivered  lost  evicted  thinned  withheld  again  unnamed  unexplained  time  verdict";
 
 impl Row {
     fn line(&self) -> String {
         let v = &self.verdict;
         format!(
-            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>5}  {:>7}  {:>11}  {:>3.0}s  {}",
+            "{:>5}  {:>6}  {:>6}  {:>9}  {:>4}  {:>7}  {:>7}  {:>8}  {:>5}  {:>7}  {:>11}  {:>3.0}s  {}",
             self.seed,
             self.faults.values().sum::<u32>(),
             v.acked,
@@ -81,6 +80,7 @@ impl Row {
             v.told("lost"),
             v.told("evicted"),
             v.told("thinned"),
+            v.told("withheld"),
             v.again,
             v.unnamed,
             v.unexplained,

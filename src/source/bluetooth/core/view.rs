@@ -1,5 +1,6 @@
 //! What `fogbeat status` and `fogbeat scan` show. No heart rates: those are in [`super::Output::Reading`] alone.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::ladder::Step;
@@ -26,12 +27,15 @@ pub struct AdapterView {
     pub slots: usize,
     /// Seconds since anything was heard.
     pub heard_s: Option<u64>,
+    /// Seconds since the last advertisement.
+    pub advert_s: Option<u64>,
     pub adverts: u64,
     /// Advertisements of wearables that are not wanted.
     pub strangers: u64,
     /// What is being done about its silence.
     pub step: Option<Step>,
-    pub steps: Vec<(&'static str, u64)>,
+    /// How often each step was taken.
+    pub steps: BTreeMap<&'static str, u64>,
     pub last_error: Option<String>,
 }
 
@@ -63,6 +67,7 @@ impl Core {
             connections: adapter.slots.held(),
             waiting: adapter.slots.waiting(),
             slots: adapter.slots.budget(),
+            advert_s: adapter.advert_at.map(|at| now.saturating_duration_since(at).as_secs()),
             heard_s: adapter.heard_at.map(|at| now.saturating_duration_since(at).as_secs()),
             adverts: adapter.adverts,
             strangers: adapter.strangers,

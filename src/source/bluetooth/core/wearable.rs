@@ -57,6 +57,8 @@ pub struct Counts {
     pub malformed: u64,
     /// The same notification heard twice.
     pub echoes: u64,
+    /// Connections that were lost, or given up because they said nothing.
+    pub drops: u64,
     /// Readings with something unheard right before them.
     pub gaps: u64,
     /// RR intervals no sensor means.
