@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{Ear, Mosquitto, Rules};
 use crate::pki::Pki;
-use crate::site::{Strap, eventually, uplink};
+use crate::site::{Strap, account, eventually, uplink};
 use crate::support::blast::{Blast, Until};
-use crate::support::daemon::Setup;
+use crate::support::daemon::{Setup, optimised};
 use crate::support::straps::Straps;
 use crate::support::{env_number, wall_ms};
 
@@ -110,7 +110,10 @@ fn a_backlog_is_drained_by_the_services_quotas_and_live_values_are_not_late() {
         took * 24e6 / queued as f64,
     );
     // The first members came before the clock started, and the last ones are confirmed after it stopped.
-    assert!(took <= least * 1.1 + 3.0, "{took:.1} s, {least:.1} s would do");
+    // What an unoptimised binary packs, on a machine that has other work, is not the product's speed.
+    if optimised() {
+        assert!(took <= least * 1.1 + 3.0, "{took:.1} s, {least:.1} s would do");
+    }
     assert!(late.len() >= 3 && worst < 2.0, "{} live values, {worst:.2} s late at worst", late.len());
     for window in [1_000u64, 10_000] {
         for (n, (from, _)) in members.iter().enumerate() {
@@ -135,8 +138,12 @@ fn recorded_hearts_cost_what_is_promised() {
     straps.wear(200.0, Duration::from_secs(20), 0, |_| {});
     let readings = straps.acked as f64;
     drop(straps);
+    eventually("everything arrives", Duration::from_secs(300), || {
+        uplink(&scene.setup, "iot_core")["queued_readings"] == 0
+    });
     assert!(daemon.terminate(Duration::from_secs(60)).success());
     let members = ear.heard();
+    assert_eq!(account(&members).0.readings.len() as f64, readings);
     let sizes: Vec<usize> = members.iter().map(Vec::len).collect();
     let (firehose, ingest) = dollars(&sizes, readings);
     println!(

@@ -101,7 +101,7 @@ fn live_values_that_are_not_wanted_rest_and_batches_go_on() {
         uplink(&setup, "iot_core")["queued_readings"] == 0
     });
     let link = uplink(&setup, "iot_core")["link"].clone();
-    assert_eq!((link["connections"].as_u64(), link["live_messages"].as_u64()), (Some(1), Some(1)), "{link}");
+    assert_eq!(link["live_messages"], 1, "{link}\n{}", setup.log_tail());
     assert!(daemon.terminate(Duration::from_secs(20)).success());
     let log = std::fs::read_to_string(&setup.log).unwrap();
     assert_eq!(log.matches("live values are not taken (NotAuthorized)").count(), 1, "{log}");
