@@ -9,6 +9,7 @@ use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchError;
 use super::iot_credentials;
 use crate::config;
 use crate::forward::{Delivery, Failure};
+use crate::net::chain;
 
 /// Cause of a record (or the whole request) that Firehose will not take as it is.
 pub(super) const REFUSED: &str = "refused";
@@ -138,21 +139,6 @@ fn service(status: u16, code: Option<&str>, message: Option<&str>, config: &conf
         _ if status == 429 => Delivery::Retry(Failure::new("throttled", text)),
         _ => Delivery::Retry(Failure::new("server_error", text)),
     }
-}
-
-/// What the error and its causes say, without the insides of requests.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The credentials chain has nothing to give; the SDK hides that below a failed dispatch.
