@@ -268,20 +268,22 @@ def judge_broadcast(verdict, record, readings, adverts):
         if frame and frame[0] != last.get(address):
             heard[strap_of[address]].append([at, frame[1], False])
             last[address] = frame[0]
-    delays = []
+    # A monitor that is flooded drops packets that the gateway got: what was broadcast is the straps' own record.
+    made = collections.defaultdict(list)
+    for event in record.of["frame"]:
+        made[event["strap"]].append([event["at"], event["bpm"], False])
+    delays, unseen = [], 0
     for line in sorted(readings, key=delivered.seconds):
         if line.get("source") != "advert":
             verdict.faults.append(f"{line['id']}: source {line.get('source')}, not advert")
-        at, matching = delivered.seconds(line), None
-        for frame in heard.get(record.devices[line["device"]], ()):
-            if not frame[2] and frame[1] == line.get("bpm") and -EARLY_SECONDS <= at - frame[0] <= LATE_SECONDS:
-                matching = frame
-                break
-        if matching is None:
+        at, strap = delivered.seconds(line), record.devices[line["device"]]
+        seen = take(heard.get(strap, ()), line.get("bpm"), at)
+        if take(made[strap], line.get("bpm"), at) is None:
             verdict.faults.append(f"{line['id']}: {line['device']} broadcast no {line.get('bpm')} then, or it is told twice")
+        elif seen is None:
+            unseen += 1
         else:
-            matching[2] = True
-            delays.append(at - matching[0])
+            delays.append(at - seen)
     # The first frame of a strap is a change from nothing: it may be delivered, but is not asked for.
     changes = [frame for frames in heard.values() for frame in frames[1:]]
     told = sum(frame[2] for frame in changes)
@@ -289,7 +291,7 @@ def judge_broadcast(verdict, record, readings, adverts):
     begin, end = record.of["streaming"][0]["at"], record.of["quiet"][0]["at"]
     verdict.figures.update({
         "straps": len(heard), "passers-by": len(passers), "reports/s": round(reports / (end - begin), 1),
-        "changes": len(changes), "delivered": told, "share %": round(100 * share, 2),
+        "changes": len(changes), "delivered": told, "unseen by the monitor": unseen, "share %": round(100 * share, 2),
         "delay s": [round(min(delays), 3), round(sorted(delays)[len(delays) // 2], 3), round(max(delays), 3)]
         if delays else None,
     })
@@ -306,6 +308,15 @@ def judge_broadcast(verdict, record, readings, adverts):
             verdict.void.append(f"{short}; {behind} fell into times in which the machine stood still")
         else:
             verdict.faults.append(short)
+
+
+def take(frames, bpm, at):
+    """Marks the first frame of this rate at about this time that is not taken yet; its time, if there is one."""
+    for frame in frames:
+        if not frame[2] and frame[1] == bpm and -EARLY_SECONDS <= at - frame[0] <= LATE_SECONDS:
+            frame[2] = True
+            return frame[0]
+    return None
 
 
 def usage(verdict, record):

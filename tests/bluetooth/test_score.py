@@ -349,6 +349,7 @@ def broadcast():
     for n in range(1, 101):
         for strap in (0, 1):
             at, bpm = START + n - 0.5, 70 + n
+            events.append({"at": at, "what": "frame", "strap": strap, "frame": n & 7, "bpm": bpm})
             data = b"\x02\x01\x04" + bytes([7, 0xFF]) + btsnoop.POLAR + bytes([0x23 | (n & 7) << 2, 0, 0, bpm])
             adverts += [(at, f"C4:A0:00:00:00:{strap + 1:02X}", data), (at + 0.5, f"C4:A0:00:00:00:{strap + 1:02X}", data)]
             lines.append({"id": f"spool-{len(lines)}", "device": f"polar-{strap:02}", "source": "advert",
@@ -386,6 +387,11 @@ class Broadcast(unittest.TestCase):
         self.refused("94.95 %")
         self.events += [{"at": START + n, "what": "starved", "seconds": 0.9} for n in range(25, 32)]
         self.assertEqual(self.verdict().word, "VOID")
+
+    def test_what_the_monitor_dropped_is_not_invented(self):
+        self.adverts = [advert for advert in self.adverts if not START + 50.4 <= advert[0] < START + 53.4]
+        verdict = self.verdict()
+        self.assertEqual((verdict.word, verdict.figures["unseen by the monitor"]), ("passed", 6))
 
     def test_a_frame_told_twice(self):
         self.lines.append(self.lines[50] | {"id": "spool-900"})
