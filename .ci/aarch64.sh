@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 triple=aarch64-unknown-linux-gnu
-binary=target/cross/$triple/release/fogbeat
+binary=target/cross/$triple/dist/fogbeat
 cross/build.sh
 cross/test.sh "$binary"
 package=target/deb-arm64/fogbeat_arm64.deb

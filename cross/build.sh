@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds for 64-bit ARM (Raspberry Pi 3 and later, 64-bit system) as `cross` would, without Docker and without rustup: with
 # Debian's Rust (cross/rust.sh) and Debian's cross compiler. On a Debian 12 machine with cargo; the rest is fetched from
-# Debian. The result, target/cross/aarch64-unknown-linux-gnu/release/fogbeat, is named at the end.
+# Debian. The result, target/cross/aarch64-unknown-linux-gnu/dist/fogbeat, is named at the end.
 #
 #   cross/build.sh [MORE ARGUMENTS FOR CARGO BUILD]
 set -euo pipefail
@@ -25,7 +25,7 @@ CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
     AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar \
     RUSTC=$rust/rustc \
-    cargo build --release --locked --bin fogbeat --target $triple --target-dir target/cross "$@"
-binary=target/cross/$triple/release/fogbeat
+    cargo build --profile dist --locked --bin fogbeat --target $triple --target-dir target/cross "$@"
+binary=target/cross/$triple/dist/fogbeat
 cross/check-glibc.sh "$binary"
 ls -l "$binary"

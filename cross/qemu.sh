@@ -2,7 +2,7 @@
 # Runs a command where binaries for arm64 run as if they were this machine's, also those that a program starts itself:
 # through qemu-user, registered in a user namespace of its own and nowhere else (Linux 6.7 or later, root).
 #
-#   cross/qemu.sh target/cross/aarch64-unknown-linux-gnu/release/fogbeat --version
+#   cross/qemu.sh target/cross/aarch64-unknown-linux-gnu/dist/fogbeat --version
 set -euo pipefail
 [ "$(uname -m)" != aarch64 ] || exec "$@"
 if [ "${1:-}" != --inside ]; then

@@ -5,7 +5,7 @@
 #   cross/test.sh [BINARY]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-binary=$(realpath "${1:-target/cross/aarch64-unknown-linux-gnu/release/fogbeat}")
+binary=$(realpath "${1:-target/cross/aarch64-unknown-linux-gnu/dist/fogbeat}")
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 cross/qemu.sh "$binary" --version

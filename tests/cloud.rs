@@ -15,6 +15,8 @@ mod bill;
 mod clocks;
 #[path = "cloud/hearts.rs"]
 mod hearts;
+#[path = "cloud/local.rs"]
+mod local;
 #[allow(dead_code, reason = "made for the tests of wrong clocks")]
 #[path = "time/machine.rs"]
 mod machine;

@@ -64,10 +64,10 @@ fn uplinks_are_numbered_as_in_the_file() {
         encoding = "gz"
     "#;
     insta::assert_snapshot!(problems(text).join("\n"), @r##"
-    uplink[0].kind: unknown kind "fire-hose"; did you mean `firehose`? Known: `directory`, `firehose`
+    uplink[0].kind: unknown kind "fire-hose"; did you mean `firehose`? Known: `directory`, `firehose`, `iot_core`, `mqtt`
     uplink[1].stream: is missing; add it: it has no default
     uplink[2].stream: unknown key; known here: `path`, `max_bytes`, `keep`
-    uplink[3].kind: is missing; say one of `directory`, `firehose`
+    uplink[3].kind: is missing; say one of `directory`, `firehose`, `iot_core`, `mqtt`
     uplink[4].encoding: "gz" is not usable (it is none of the words that may stand here); write it as config/fogbeat.toml shows
     uplink[4].name: "directory" is taken by another uplink; give each uplink a `name` of its own (the default is its kind)
     uplink[4].stream: "heart rate" cannot be a name; use 1 to 64 letters, digits, `-`, `_`, `.` (not first)

@@ -39,11 +39,17 @@ fn the_full_file_shows_the_defaults() {
 
 #[test]
 fn the_full_file_has_every_key() {
-    let text = switched_on(FULL);
-    let config = from_toml(&text).unwrap();
+    // Everything at once needs more memory.
+    let text = switched_on(FULL).replace("memory = \"192MiB\"", "memory = \"256MiB\"");
     let (mut known, mut written) = (BTreeSet::new(), BTreeSet::new());
-    keys(&serde_json::to_value(&config).unwrap(), "", &mut known);
-    keys(&serde_json::to_value(toml::from_str::<toml::Table>(&text).unwrap()).unwrap(), "", &mut written);
+    // Batches of other gateways and an encrypted journal exclude each other.
+    for left_out in ["key_file = \"/etc/fogbeat/journal.keys\"\n", "members = \"1GiB\"\n"] {
+        assert!(text.contains(left_out), "{left_out}");
+        let text = text.replace(left_out, "");
+        let config = from_toml(&text).unwrap();
+        keys(&serde_json::to_value(&config).unwrap(), "", &mut known);
+        keys(&serde_json::to_value(toml::from_str::<toml::Table>(&text).unwrap()).unwrap(), "", &mut written);
+    }
     // Inside, an uplink's own keys are nested under its kind.
     let known: BTreeSet<String> = known
         .iter()

@@ -292,5 +292,6 @@ async fn requests_go_through_a_proxy_of_either_kind() {
             matches!(&answers[0], Delivery::Retry(failure) if failure.cause == "connection"),
             "{answers:?}"
         );
+        assert!(proxy.refused.load(Ordering::Relaxed) > 0);
     }
 }

@@ -36,7 +36,7 @@ class Stack:
         self.sampler.start()
 
     def start(self):
-        """Starts everything; returns the seconds until the first takes a CONNECT."""
+        """Starts everything; returns the seconds until a CONNECT is taken, and by all that a reading passes through."""
         begun = time.monotonic()
         environment = {**os.environ, **self.peer.environment(self.disk.mount)}
         log = open(self.place / "log", "ab")
@@ -46,7 +46,19 @@ class Stack:
             self.children.append(child)
             if len(self.children) == 1:
                 took = self.answers(begun)
+        while self.peer.inner > self.connected():
+            if time.monotonic() > begun + 60:
+                raise SystemExit(f"{self.peer.name} does not connect: see {self.place}/log")
+            time.sleep(0.01)
+            took = time.monotonic() - begun
         return took
+
+    @staticmethod
+    def connected():
+        """Connections to IN whose other end is there (state 1), wearables' aside: before there are any."""
+        lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+        ends = [(line.split()[2], line.split()[3]) for line in lines]
+        return sum(end.endswith(f":{peers.IN:04X}") and state == "01" for end, state in ends)
 
     def answers(self, begun):
         while time.monotonic() < begun + 60:
@@ -129,6 +141,7 @@ def trial(peer, rate, phase, place):
     try:
         before = disk.written()
         started = stack.start()
+        time.sleep(2)  # subscriptions
         load = Load(peers.IN, DEVICES, rate)
         time.sleep(phase)  # all is well
         cloud.down()

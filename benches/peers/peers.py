@@ -28,6 +28,8 @@ log_type error
 
 class Peer:
     name = form = note = ""
+    # Connections to the broker at IN that are the peer's own: it takes readings once they are there.
+    inner = 0
 
     def prepare(self, state: pathlib.Path, place: pathlib.Path) -> list[list[str]]:
         """Writes the configuration; returns the commands that run, in this order."""
@@ -92,7 +94,7 @@ bridge_protocol_version mqttv311
 
 
 class NodeRed(Peer):
-    name, form = "Node-RED", "plain"
+    name, form, inner = "Node-RED", "plain", 1
     note = "behind Mosquitto (QoS 1, persistent session, written every second); its own queue is in memory"
 
     def prepare(self, state, place):
@@ -119,7 +121,7 @@ class NodeRed(Peer):
 
 
 class ThingsBoard(Peer):
-    name, form = "thingsboard-gateway", "thingsboard"
+    name, form, inner = "thingsboard-gateway", "thingsboard", 1
     note = "behind Mosquitto (QoS 1, persistent session, written every second); SQLite storage, no rate limits"
 
     def prepare(self, state, place):

@@ -32,8 +32,13 @@ def thingsboard(topic, payload):
 
 
 FORMS = {"fogbeat": fogbeat, "plain": plain, "thingsboard": thingsboard}
-# What a ThingsBoard server answers when a gateway asks how fast it may send: no limits.
-LIMITS = {"maxPayloadSize": 65536, "maxInflightMessages": 100, "rateLimits": {}, "gatewayRateLimits": {}}
+# What a ThingsBoard server answers when a gateway asks how fast it may send (no limits), and for its attributes.
+ANSWERS = {
+    "v1/devices/me/rpc/request/": json.dumps(
+        {"maxPayloadSize": 65536, "maxInflightMessages": 100, "rateLimits": {}, "gatewayRateLimits": {}}
+    ).encode(),
+    "v1/devices/me/attributes/request/": b"{}",
+}
 
 
 class Receiver(asyncio.Protocol):
@@ -85,13 +90,10 @@ class Receiver(asyncio.Protocol):
             end += 1 + body[end]
         if qos:
             self.transport.write(b"\x40\x02" + number)
-        if topic.startswith("v1/devices/me/rpc/request/"):
-            answer = json.dumps(LIMITS).encode()
-            name = wire.text(topic.replace("request", "response"))
-            self.transport.write(b"\x30" + wire.varint(len(name) + len(answer)) + name + answer)
-        elif topic.startswith("v1/devices/me/attributes/request/"):
-            name = wire.text(topic.replace("request", "response"))
-            self.transport.write(b"\x30" + wire.varint(len(name) + 2) + name + b"{}")
+        for asked, answer in ANSWERS.items():
+            if topic.startswith(asked):
+                name = wire.text(topic.replace("request", "response")) + (b"\x00" if self.five else b"")
+                self.transport.write(b"\x30" + wire.varint(len(name) + len(answer)) + name + answer)
         for key in self.sink.form(topic, body[end:]):
             self.sink.seen[key] += 1
 

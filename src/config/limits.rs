@@ -50,6 +50,8 @@ const TOPIC: u64 = 256;
 pub const TOPIC_NAMES: u64 = 2 * MIB;
 /// Addresses and clients that are kept an eye on, refused payloads for the status.
 const TABLES: u64 = 2 * MIB;
+/// What is known of wearables on the air, and their events on the way.
+const BLUETOOTH: u64 = 4 * MIB;
 /// An uplink's batch as text, packed, and sent but not confirmed: in units of `batch.max_bytes`; and its encoder.
 const BATCHES: u64 = 3;
 const ENCODER: u64 = 3 * MIB;
@@ -106,6 +108,9 @@ impl Account {
         line("readings on their way to the disk", None, 2 * GROUP, READING);
         let batches = BATCHES * config.batch.max_bytes.as_u64() + ENCODER;
         line("uplinks' batches", Some("batch.max_bytes"), config.uplinks.len().max(1) as u64, batches);
+        if config.ble.enabled {
+            line("Bluetooth", Some("ble.enabled"), 1, BLUETOOTH);
+        }
         let listener = &config.mqtt.listener;
         if listener.enabled {
             let limits = &listener.limits;

@@ -1,9 +1,6 @@
 //! What serde cannot judge: ranges, combinations, and what would be unsafe. Pure; every problem is found in one pass.
 
 use std::collections::HashSet;
-use std::fmt::{Debug, Display};
-use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;

@@ -82,7 +82,7 @@ impl<'a> Talk<'a> {
             }
         }
         let question = serde_json::to_vec(question).map_err(not_understood)?;
-        let _ = self.session.client.publish(topic, Bytes::from(question), true);
+        let _ = self.session.client.publish(topic, Bytes::from(question));
         let ours =
             |event: &Event| matches!(event, Event::Message { topic: heard, .. } if heard.starts_with(topic));
         let Event::Message { topic: heard, payload } = self.until(what, deadline, ours).await? else {

@@ -107,6 +107,12 @@ fn erase(wish: &Wish, who: &Who, sources: &Sources) -> Answer {
         let message = "another device is being erased; try it again when that is done";
         return Err(Refusal::new(RefusalKind::Impossible, message));
     };
+    if !(wish.dry_run || wish.keep_login) {
+        match sources.bluetooth.forget(&wish.device) {
+            Ok(_) | Err(CommandError::Allow(AllowError::Unknown(_))) => {}
+            Err(error) => return Err(refused(error)),
+        }
+    }
     let place = Place {
         state_dir: sources.state_dir.clone(),
         gateway: &sources.gateway,

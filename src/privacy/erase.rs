@@ -1,8 +1,8 @@
 //! `fogbeat erase`: a device out of everything this gateway keeps.
 //!
-//! In this order: its login (so that nothing new comes; unless it is to stay), the uplinks let go of what they hold, the
-//! journal with its quarantine, leftovers in the lakes, the mapping of pseudonyms; then the uplinks go on, and the lakes
-//! are rewritten beside them. A batch that was under way with its readings is waited for, or made again without them
+//! In this order: its login and what `fogbeat scan --allow` noted of it (so that nothing new comes; unless it is to
+//! stay), the uplinks let go of what they hold, the journal with its quarantine, leftovers in the lakes, the mapping of
+//! pseudonyms; then the uplinks go on, and the lakes are rewritten beside them. A batch that was under way with its readings is waited for, or made again without them
 //! within the same bounds: nothing is sent afterwards that holds them. A batch that was under way may have arrived: the
 //! statements for the bucket ([`super::sql`]) are to be run after this.
 //!
@@ -21,6 +21,7 @@ use crate::forward::directory::StoreError;
 use crate::forward::directory::erase::{Lake, LakeErased};
 use crate::forward::{Held, Watcher};
 use crate::journal::{EraseError, Erased, Journal};
+use crate::source::bluetooth::{AllowError, Allowed};
 use crate::source::mqtt::users::{Store, UsersError};
 
 /// Longer than any delivery takes to end by itself.
@@ -90,6 +91,8 @@ pub enum Error {
     Members(std::io::Error),
     #[error(transparent)]
     Login(#[from] UsersError),
+    #[error(transparent)]
+    Allowed(#[from] AllowError),
     #[error("the pseudonyms' file: {0}; check free space and permissions, and erase again")]
     Names(std::io::Error),
 }
@@ -120,6 +123,12 @@ pub fn erase(place: &Place<'_>, wish: &Wish) -> Result<Report, Error> {
     } else {
         if login {
             store.remove(device)?;
+        }
+        if !wish.keep_login {
+            match Allowed::new(&place.state_dir).forget(device) {
+                Ok(_) | Err(AllowError::Unknown(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let held = hold(place.uplinks)?;
         let journal = place.journal.erase(device, false)?;

@@ -4,6 +4,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::*;
+use crate::relayed::lane::Lane;
 
 const WINDOW: Duration = Duration::from_secs(600);
 

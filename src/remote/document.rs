@@ -108,6 +108,9 @@ impl Desired {
     /// # Errors
     /// What is wrong, by key.
     pub fn judge(document: &Value, uplinks: &[String]) -> Result<Self, Refused> {
+        if !document.is_object() {
+            return Err(Refused::one("desired", "it is no object"));
+        }
         let desired: Self = serde_path_to_error::deserialize(document)
             .map_err(|error| Refused::one(error.path().to_string(), error.inner().to_string()))?;
         let mut refused = Refused::default();

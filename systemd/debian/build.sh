@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Debian package from a binary that is there already, and prints its path.
 #
-#   systemd/debian/build.sh                                                       target/release/fogbeat
+#   systemd/debian/build.sh                                                       target/dist/fogbeat
 #   systemd/debian/build.sh --binary FILE                                         another one
 #   systemd/debian/build.sh --target aarch64-unknown-linux-gnu --binary FILE      for arm64
 #
@@ -9,7 +9,7 @@
 # and completions come from the binary itself; one of another architecture is asked through qemu-user.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-binary=target/release/fogbeat target=() more=() runner=()
+binary=target/dist/fogbeat target=() more=() runner=()
 while [ $# -gt 0 ]; do
     case $1 in
     --binary) binary=$2 && shift 2 ;;

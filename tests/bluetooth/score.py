@@ -32,6 +32,8 @@ NO_GAP_SECONDS, GAP_SECONDS = 2.0, 4.0
 STALLED_SECONDS = 1.0
 # Standing still for this long in sum within a recovery makes it void.
 STILL_SECONDS = 2.0
+# What a strap sent so shortly before it goes may still be on its way in a machine that stands still.
+IN_FLIGHT_SECONDS = 3.0
 
 
 @dataclasses.dataclass
@@ -39,6 +41,14 @@ class Verdict:
     faults: list = dataclasses.field(default_factory=list)
     void: list = dataclasses.field(default_factory=list)
     figures: dict = dataclasses.field(default_factory=dict)
+
+    def late(self, record, begin, end, told):
+        """Something came late: by whose fault is told by whether the machine stood still in between."""
+        still = record.still(begin, end)
+        if still >= STALLED_SECONDS:
+            self.void.append(f"{told}; the machine stood still for {still:.1f} s")
+        else:
+            self.faults.append(told)
 
     @property
     def word(self):
@@ -131,7 +141,13 @@ def judge_connected(verdict, record, readings):
         arrived[key] = line
         # A machine that stood still sends late; the heart did not wait.
         delays.append(delivered.seconds(line) - (event["at"] - event.get("late", 0.0)))
-        verdict.faults += [f"{line['device']} {line['id']}: {fault}" for fault in differences(line, event, delays[-1])]
+        name = f"{line['device']} {line['id']}"
+        verdict.faults += [f"{name}: {fault}" for fault in differences(line, event)]
+        told = f"{name}: its time is {delays[-1]:.3f} s after it was sent"
+        if delays[-1] > LATE_SECONDS:
+            verdict.late(record, event["at"], delivered.seconds(line), told)
+        elif delays[-1] < -EARLY_SECONDS:
+            verdict.faults.append(told)
 
     outages = [judge_recovery(verdict, record, cause, strap, sent, arrived)
                for cause in record.causes for strap in cause.straps]
@@ -141,8 +157,15 @@ def judge_connected(verdict, record, readings):
             continue
         if any(strap == key[0] and begin <= event["at"] < end for strap, begin, end in outages):
             excused += 1
+            continue
+        told = f"strap {key[0]} number {key[1]} was sent at {event['at']:.3f} and is not there"
+        last_words = [cause for cause in record.causes
+                      if key[0] in cause.straps and cause.begin - IN_FLIGHT_SECONDS <= event["at"] < cause.begin]
+        if last_words:
+            # A bluetoothd that hears of the end of a connection before it had time to read what came over it.
+            verdict.late(record, event["at"], last_words[0].begin + STILL_SECONDS, told)
         else:
-            verdict.faults.append(f"strap {key[0]} number {key[1]} was sent at {event['at']:.3f} and is not there")
+            verdict.faults.append(told)
     judge_gaps(verdict, record, sent, arrived)
     judge_rate(verdict, record)
     verdict.figures.update({
@@ -153,7 +176,7 @@ def judge_connected(verdict, record, readings):
     })
 
 
-def differences(line, event, delay):
+def differences(line, event):
     """How a reading differs from the measurement it goes back to."""
     if line.get("source") != "gatt":
         yield f"source {line.get('source')}, not gatt"
@@ -165,8 +188,6 @@ def differences(line, event, delay):
         yield "contact is not told"
     if "reason" in line:
         yield f"doubted ({line['reason']}) without a reason to"
-    if not -EARLY_SECONDS <= delay <= LATE_SECONDS:
-        yield f"its time is {delay:.3f} s after it was sent"
 
 
 def judge_recovery(verdict, record, cause, strap, sent, arrived):
@@ -199,13 +220,16 @@ def judge_gaps(verdict, record, sent, arrived):
         line, at = arrived[key], sent[key]["at"]
         told, name = line.get("gap_ms"), f"{line['device']} {line['id']}"
         if before and before[0] == key[0] and before[1] == run_of_gateway(line):
-            silence = at - before[2]
+            silence, arrival = at - before[2], max(at, delivered.seconds(line))
+            wrong = None
             if told is None and silence > GAP_SECONDS:
-                verdict.faults.append(f"{name}: {silence:.1f} s of silence before it are not told")
-            elif told is not None and silence < NO_GAP_SECONDS and record.still(before[2], at) < STALLED_SECONDS:
-                verdict.faults.append(f"{name}: a gap of {told} ms is told, {silence:.1f} s after the one before")
+                wrong = f"{silence:.1f} s of silence before it are not told"
+            elif told is not None and silence < NO_GAP_SECONDS:
+                wrong = f"a gap of {told} ms is told, {silence:.1f} s after the one before"
             elif told is not None and abs(told / 1000 - silence) > LATE_SECONDS:
-                verdict.faults.append(f"{name}: a gap of {told} ms is told, it was {silence:.1f} s")
+                wrong = f"a gap of {told} ms is told, it was {silence:.1f} s"
+            if wrong:
+                verdict.late(record, before[2], arrival, f"{name}: {wrong}")
         before = key[0], run_of_gateway(line), at
 
 

@@ -158,6 +158,13 @@ class Connected(unittest.TestCase):
         self.lines[8]["time"] = stamp(delivered.seconds(self.lines[8]) + 30)
         self.refused("after it was sent")
 
+    def test_a_time_that_is_late_in_a_machine_that_stood_still_is_void(self):
+        line = self.lines[80]
+        at = delivered.seconds(line)
+        line["time"] = stamp(at + 7)
+        self.events += [{"at": at + n, "what": "starved", "seconds": 0.9} for n in range(7)]
+        self.assertEqual(self.verdict().word, "VOID")
+
     def test_a_time_that_is_early(self):
         self.lines[8]["time"] = stamp(delivered.seconds(self.lines[8]) - 30)
         self.refused("after it was sent")
@@ -269,6 +276,15 @@ class Faults(Connected):
         self.assertEqual(self.verdict().word, "passed")
         del self.lines[20]
         self.refused("is not there")
+
+    def test_last_words_in_a_machine_that_stood_still_are_void_and_nothing_before_them_is(self):
+        self.events += [{"at": START + n, "what": "starved", "seconds": 0.9} for n in range(30, 50)]
+        number = max(line["energy_kj"] for line in self.lines
+                     if line["device"] == "strap-00" and line["energy_kj"] <= 40)
+        self.lines = [line for line in self.lines if (line["device"], line["energy_kj"]) != ("strap-00", number)]
+        self.assertEqual(self.verdict().word, "VOID")
+        self.lines = [line for line in self.lines if (line["device"], line["energy_kj"]) != ("strap-00", 33)]
+        self.refused("number 33")
 
     def test_standing_still_does_not_explain_everything(self):
         self.events, self.lines = connected()

@@ -99,9 +99,12 @@ impl Drop for Mosquitto {
     }
 }
 
+/// Messages, each with the moment at which it was heard.
+type Heard = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
+
 /// Hears everything on a topic, through every restart of the broker.
 pub struct Ear {
-    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    heard: Heard,
     connected: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -141,6 +144,11 @@ impl Ear {
     }
 
     pub fn heard(&self) -> Vec<Vec<u8>> {
+        self.timed().into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// With the moment at which each was heard, ms since the epoch.
+    pub fn timed(&self) -> Vec<(u64, Vec<u8>)> {
         self.heard.lock().unwrap().clone()
     }
 
@@ -161,7 +169,7 @@ impl Drop for Ear {
 fn hear(
     address: SocketAddr,
     (name, filter): (&str, &str),
-    heard: &Mutex<Vec<Vec<u8>>>,
+    heard: &Heard,
     stop: &AtomicBool,
     connected: &AtomicBool,
 ) -> std::io::Result<()> {
@@ -189,7 +197,9 @@ fn hear(
         stream.push(&chunk[..read]);
         while let Some(packet) = stream.next_packet() {
             match packet {
-                Packet::Publish { payload, .. } => heard.lock().unwrap().push(payload),
+                Packet::Publish { payload, .. } => {
+                    heard.lock().unwrap().push((crate::support::wall_ms(), payload))
+                }
                 Packet::Other { first: 0x90 } => connected.store(true, Ordering::Relaxed),
                 _ => {}
             }

@@ -67,3 +67,43 @@ fn newest_values_at_their_interval_beside_the_batches() {
     assert!(daemon.terminate(Duration::from_secs(20)).success());
     assert_eq!(account(&batches.heard()).0.readings.len(), beats);
 }
+
+/// A policy that forbids live values must not stop the batches.
+#[test]
+fn live_values_that_are_not_wanted_rest_and_batches_go_on() {
+    let root = tempfile::tempdir().unwrap();
+    let pki = Pki::new(root.path(), "ca");
+    let server = pki.issue("server", "broker", &["localhost"], 2090);
+    let gateway = pki.issue("gateway", "proof", &[], 2090);
+    let rules = Rules { access: Some("user proof\ntopic write $aws/rules/#\n") };
+    let broker = Mosquitto::start(root.path(), &pki, &server, &rules);
+    let batches = Ear::listen(broker.plain, "$aws/rules/#");
+    let mut setup = Setup::new(root.path());
+    setup.max_age = "50ms".into();
+    setup.extra = format!(
+        "[[uplink]]\nkind = \"iot_core\"\nendpoint = \"localhost\"\nport = {}\nrule = \"fogbeat\"\ntimeout = \"5s\"\n\
+         certificate = {:?}\nkey = {:?}\nca = {:?}\n[uplink.live]\ninterval = \"1s\"\n",
+        broker.tls.port(),
+        gateway.certificate,
+        gateway.key,
+        pki.ca,
+    );
+    let daemon = setup.start();
+    let mut strap = Strap::connect(setup.mqtt, "anna");
+    let started = Instant::now();
+    let mut beats = 0;
+    while started.elapsed() < Duration::from_secs(4) {
+        strap.beat();
+        beats += 1;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    eventually("the batches arrive", Duration::from_secs(30), || {
+        uplink(&setup, "iot_core")["queued_readings"] == 0
+    });
+    let link = uplink(&setup, "iot_core")["link"].clone();
+    assert_eq!(link["live_messages"], 1, "{link}\n{}", setup.log_tail());
+    assert!(daemon.terminate(Duration::from_secs(20)).success());
+    let log = std::fs::read_to_string(&setup.log).unwrap();
+    assert_eq!(log.matches("live values are not taken (NotAuthorized)").count(), 1, "{log}");
+    assert_eq!(account(&batches.heard()).0.readings.len(), beats);
+}

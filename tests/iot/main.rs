@@ -9,6 +9,7 @@
 )]
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
+mod backlog;
 mod broker;
 mod credentials;
 mod kills;

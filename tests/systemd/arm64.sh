@@ -12,13 +12,24 @@ MACHINES=${MACHINES:-$PWD/target/tmp/machines}
 root=$MACHINES/debian-arm64
 export QEMU_LD_PREFIX=
 can_boot || exit 0
-in_root() { cross/qemu.sh chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "$@" </dev/null; }
+in_root() {
+    cross/qemu.sh sh -c 'mount --rbind /proc "$0/proc" && exec chroot "$0" env -i PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
+        HOME=/root DEBIAN_FRONTEND=noninteractive "$@"' "$root" "$@" </dev/null
+}
 if [ ! -e "$root/.made" ]; then
     rm -rf "$root"
     mkdir -p "$root"
     {
         debootstrap --foreign --arch=arm64 --variant=minbase --include=systemd,dbus bookworm "$root" &&
-            in_root /debootstrap/debootstrap --second-stage
+            # In the namespace nobody makes devices, and debootstrap wants to: they are there already.
+            for device in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
+                [ -e "$root/dev/${device%%:*}" ] || mknod -m 666 "$root/dev/${device%%:*}" c $(cut -d: -f2,3 <<<"$device" | tr : ' ')
+            done &&
+            mkdir -p "$root/usr/local/sbin" &&
+            printf '#!/bin/sh\nfor word; do case $word in /*) [ -e "$word" ] || : >"$word" ;; esac; done\n' >"$root/usr/local/sbin/mknod" &&
+            chmod +x "$root/usr/local/sbin/mknod" &&
+            in_root /debootstrap/debootstrap --second-stage &&
+            rm "$root/usr/local/sbin/mknod"
     } >"$MACHINES/debootstrap-arm64.log" 2>&1 || { tail -5 "$MACHINES/debootstrap-arm64.log"; exit 1; }
     touch "$root/.made"
 fi

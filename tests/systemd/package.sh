@@ -3,7 +3,7 @@
 # Needs root, cargo-deb and lintian.
 #
 #   tests/systemd/package.sh             of target/debug/fogbeat
-#   tests/systemd/package.sh --release   of target/release/fogbeat, with the bounds on size as well
+#   tests/systemd/package.sh --dist      of target/dist/fogbeat, with the bounds on size as well
 #
 # FOGBEAT_BIN: another binary. FOGBEAT_KEEP=1 leaves the machine's files.
 set -uo pipefail
@@ -12,7 +12,7 @@ MACHINE_SCRIPTS=$PWD/tests/systemd
 . tests/systemd/machine.sh
 . tests/systemd/check.sh
 profile=debug fast=--fast
-[ "${1:-}" = --release ] && profile=release fast=
+[ "${1:-}" = --dist ] && profile=dist fast=
 binary=${FOGBEAT_BIN:-$PWD/target/$profile/fogbeat}
 name=package-$$
 root=$MACHINES/$name/root
@@ -39,7 +39,7 @@ first=$packages/first.deb second=$packages/second.deb
 check "the package is built" succeeds systemd/debian/build.sh --binary "$binary" $fast --output "$first"
 check "and a newer one" succeeds systemd/debian/build.sh --binary "$binary" $fast --output "$second" --deb-version 0.1.0+test
 check "lintian finds nothing" none lintian --allow-root --fail-on warning "$first"
-if [ "$profile" = release ]; then
+if [ "$profile" = dist ]; then
     check "the binary has at most 12 MB" below 12000001 stat -c %s target/deb/fogbeat
     check "the package has at most 4 MB" below 4000001 stat -c %s "$first"
 fi

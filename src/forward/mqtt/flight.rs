@@ -6,17 +6,10 @@
 //! that comes next is in use.
 
 use std::collections::BTreeMap;
-use std::collections::VecDeque;
-
-/// Given to the library and not yet seen on its way.
-#[derive(Debug)]
-struct Given<T> {
-    load: T,
-    acknowledged: bool,
-}
 
 pub(super) struct Flight<T> {
-    given: VecDeque<Given<T>>,
+    /// Given to the library and not yet seen on its way.
+    given: Option<T>,
     sent: BTreeMap<u16, T>,
     /// How many may be unacknowledged, and the largest id.
     window: u16,
@@ -26,35 +19,27 @@ pub(super) struct Flight<T> {
 
 impl<T> Flight<T> {
     pub(super) fn new(window: u16) -> Self {
-        Self { given: VecDeque::new(), sent: BTreeMap::new(), window: window.max(1), last: 0 }
+        Self { given: None, sent: BTreeMap::new(), window: window.max(1), last: 0 }
     }
 
     /// Whether the library can be given one more. One at a time: what waits inside it cannot be overtaken any more.
     pub(super) fn is_open(&self) -> bool {
-        self.given.is_empty()
+        self.given.is_none()
             && self.sent.len() < usize::from(self.window)
             && !self.sent.contains_key(&self.next())
     }
 
-    /// Whether something of the highest urgency may be given: it needs no id.
-    pub(super) fn is_open_unacknowledged(&self) -> bool {
-        self.given.is_empty()
+    /// Given to the library.
+    pub(super) fn give(&mut self, load: T) {
+        self.given = Some(load);
     }
 
-    /// Given to the library; `acknowledged`: with QoS 1.
-    pub(super) fn give(&mut self, load: T, acknowledged: bool) {
-        self.given.push_back(Given { load, acknowledged });
-    }
-
-    /// The library has sent the oldest that it was given. Returns what nobody will acknowledge.
-    pub(super) fn sent(&mut self, id: u16) -> Option<T> {
-        let given = self.given.pop_front()?;
-        if !given.acknowledged {
-            return Some(given.load);
+    /// The library has sent what it was given.
+    pub(super) fn sent(&mut self, id: u16) {
+        if let Some(load) = self.given.take() {
+            self.last = id;
+            self.sent.insert(id, load);
         }
-        self.last = id;
-        self.sent.insert(id, given.load);
-        None
     }
 
     /// The library has used an id for something else (SUBSCRIBE).
@@ -68,7 +53,7 @@ impl<T> Flight<T> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.given.is_empty() && self.sent.is_empty()
+        self.given.is_none() && self.sent.is_empty()
     }
 
     fn next(&self) -> u16 {
@@ -97,10 +82,10 @@ mod tests {
 
     fn send(flight: &mut Flight<u32>, library: &mut Library, load: u32) -> u16 {
         assert!(flight.is_open(), "{load}");
-        flight.give(load, true);
+        flight.give(load);
         assert!(!flight.is_open(), "one at a time");
         let id = library.id();
-        assert_eq!(flight.sent(id), None);
+        flight.sent(id);
         id
     }
 
@@ -131,11 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_acknowledgement_has_no_id_and_subscriptions_have_one() {
+    fn subscriptions_have_ids_too() {
         let (mut flight, mut library) = (Flight::new(2), Library { last: 0, window: 2 });
         flight.used(library.id());
-        flight.give(7, false);
-        assert_eq!(flight.sent(0), Some(7));
         assert_eq!(send(&mut flight, &mut library, 8), 2);
         assert!(!flight.is_empty());
     }

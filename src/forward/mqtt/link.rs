@@ -30,6 +30,10 @@ use crate::forward::{Delivery, Member};
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the certificate's files are looked at while a connection stands.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
+/// A service that does not want live values must not lose batches by them: they rest for so long.
+const LIVE_REST: Duration = Duration::from_secs(600);
+/// Connections in a row that end after a live value, before anything is acknowledged.
+const LIVE_STRIKES: u32 = 2;
 /// What may be unwritten when the next publish is given: less than a TLS record.
 const UNWRITTEN: u64 = 8 * 1024;
 
@@ -47,7 +51,7 @@ pub(super) enum Command {
 enum Load {
     /// A member of the delivery.
     Member(usize),
-    /// A live value: nobody waits for it.
+    /// A live value: it is not sent again, whatever becomes of it.
     Live,
     /// Something for the shadow.
     Shadow,
@@ -83,6 +87,7 @@ struct Use {
     /// When bytes of a publish have last moved, or an answer came.
     progress: Instant,
     sent: bool,
+    sent_live: bool,
     acknowledged: bool,
     look: Instant,
     renew: bool,
@@ -100,6 +105,8 @@ pub(super) struct Link {
     unanswered: u32,
     attempted: Option<Instant>,
     live: Option<live::Lane>,
+    live_strikes: u32,
+    live_rests: Option<Instant>,
     shadow: Option<Shadow>,
     /// Of connections that are made without a delivery to make.
     backoff: Backoff,
@@ -128,6 +135,8 @@ impl Link {
             unanswered: 0,
             attempted: None,
             live,
+            live_strikes: 0,
+            live_rests: None,
             shadow,
             backoff: Backoff::new(retry::Limits::default()),
             standing: Instant::now(),
@@ -272,6 +281,7 @@ impl Link {
             behind: 0,
             progress: now,
             sent: false,
+            sent_live: false,
             acknowledged: false,
             look: now + CERTIFICATE_LOOK,
             renew: false,
@@ -321,18 +331,23 @@ impl Link {
         lane.look(now);
         if in_use.renew
             || !lane.is_due()
-            || !in_use.flight.is_open_unacknowledged()
+            || !in_use.flight.is_open()
+            || self.live_rests.is_some_and(|until| until > now)
             || in_use.unwritten() > UNWRITTEN
             || !self.pace.may_urgent(now)
         {
             return;
         }
         let Some((topic, payload)) = lane.next(now) else { return };
-        let size = publish_bytes(self.settings.version, &topic, payload.len(), false);
-        if in_use.session.client.publish(&topic, payload, false).is_err() {
+        let size = publish_bytes(self.settings.version, &topic, payload.len());
+        if in_use.session.client.publish(&topic, payload).is_err() {
             return;
         }
-        in_use.flight.give(Load::Live, false);
+        if in_use.flight.is_empty() {
+            in_use.progress = now;
+        }
+        in_use.sent_live = true;
+        in_use.flight.give(Load::Live);
         in_use.given += size as u64;
         in_use.behind = in_use.unwritten();
         self.pace.take(size, now);
@@ -345,13 +360,13 @@ impl Link {
             return;
         };
         let Some((topic, payload)) = shadow.next() else { return };
-        let size = publish_bytes(self.settings.version, &topic, payload.len(), true);
-        if in_use.session.client.publish(&topic, payload, true).is_ok() {
+        let size = publish_bytes(self.settings.version, &topic, payload.len());
+        if in_use.session.client.publish(&topic, payload).is_ok() {
             let now = Instant::now();
             if in_use.flight.is_empty() {
                 in_use.progress = now;
             }
-            in_use.flight.give(Load::Shadow, true);
+            in_use.flight.give(Load::Shadow);
             in_use.given += size as u64;
             in_use.behind = in_use.unwritten();
             self.pace.take(size, now);
@@ -376,14 +391,14 @@ impl Link {
         while let Some(member) = self.next(in_use, now) {
             let Some(job) = &mut self.job else { return };
             let Some(bytes) = job.members.get(member).map(|member| member.bytes.clone()) else { return };
-            let size = publish_bytes(self.settings.version, &self.settings.topic, bytes.len(), true);
+            let size = publish_bytes(self.settings.version, &self.settings.topic, bytes.len());
             if let Some(largest) = in_use.session.largest.filter(|largest| size > *largest) {
                 job.waiting.pop_front();
                 let verdict = verdict::larger_than(largest, &self.context());
                 self.answer(member, &verdict.delivery());
                 continue;
             }
-            if in_use.session.client.publish(&self.settings.topic, bytes, true).is_err() {
+            if in_use.session.client.publish(&self.settings.topic, bytes).is_err() {
                 // Its end is told by its events.
                 return;
             }
@@ -391,7 +406,7 @@ impl Link {
             if in_use.flight.is_empty() {
                 in_use.progress = now;
             }
-            in_use.flight.give(Load::Member(member), true);
+            in_use.flight.give(Load::Member(member));
             in_use.given += size as u64;
             in_use.behind = in_use.unwritten();
             in_use.sent = true;
@@ -439,8 +454,12 @@ impl Link {
             Event::Acknowledged { id, answer } => {
                 in_use.progress = Instant::now();
                 in_use.acknowledged = true;
-                if let Some(Load::Member(member)) = in_use.flight.acknowledged(id) {
-                    self.answered(member, answer);
+                match (in_use.flight.acknowledged(id), answer) {
+                    (Some(Load::Member(member)), answer) => self.answered(member, answer),
+                    (Some(Load::Live), PublishAnswer::Refused { reason, .. }) => {
+                        self.rest_live(&format!("{reason:?}"));
+                    }
+                    _ => {}
                 }
             }
             Event::Subscribed { taken } => {
@@ -497,6 +516,13 @@ impl Link {
             (_, true) => 0,
             (false, false) => self.unanswered,
         };
+        self.live_strikes = match in_use.sent_live && !in_use.acknowledged {
+            true => self.live_strikes + 1,
+            false => 0,
+        };
+        if self.live_strikes >= LIVE_STRIKES {
+            self.rest_live("the connection is closed after each");
+        }
         let (ended, relay) = in_use.session.ended().await;
         tracing::debug!(uplink = %self.settings.name, ?ended, ?relay, "the connection has ended");
         let verdict = verdict::ended(&ended, &relay, self.unanswered, &self.context());
@@ -505,6 +531,17 @@ impl Link {
             self.board.complained();
         }
         Left::Lost(verdict)
+    }
+
+    /// Live values are not wanted: batches go on without them for a while.
+    fn rest_live(&mut self, why: &str) {
+        let now = Instant::now();
+        if let Some(lane) = self.live.as_ref().filter(|_| self.live_rests.is_none_or(|until| until <= now)) {
+            tracing::warn!(uplink = %self.settings.name, topic = lane.topic(),
+                "live values are not taken ({why}): allow publishing to their topic, or leave out [uplink.live]");
+            self.live_rests = Some(now + LIVE_REST);
+            self.live_strikes = 0;
+        }
     }
 
     /// Every now and then, and when a time has come.

@@ -107,6 +107,11 @@ impl Lane {
         self.look
     }
 
+    /// With placeholders for the device.
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     pub(super) fn is_due(&self) -> bool {
         !self.plan.due.is_empty()
     }

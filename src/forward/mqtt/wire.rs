@@ -128,18 +128,14 @@ pub(crate) fn open(settings: &Settings, socket: &str, login: Option<(String, Str
 }
 
 impl Client {
-    pub(crate) fn publish(&self, topic: &str, payload: Bytes, acknowledged: bool) -> Result<(), Full> {
+    /// With QoS 1.
+    pub(crate) fn publish(&self, topic: &str, payload: Bytes) -> Result<(), Full> {
         match self {
             Self::V3(client) => {
-                let qos = if acknowledged { rumqttc::QoS::AtLeastOnce } else { rumqttc::QoS::AtMostOnce };
-                client.try_publish(topic, qos, false, payload).map_err(|_| Full)
+                client.try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload).map_err(|_| Full)
             }
             Self::V5(client) => {
-                let qos = if acknowledged {
-                    v5::mqttbytes::QoS::AtLeastOnce
-                } else {
-                    v5::mqttbytes::QoS::AtMostOnce
-                };
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
                 client.try_publish(topic, qos, false, payload).map_err(|_| Full)
             }
         }
@@ -164,10 +160,9 @@ impl Client {
 }
 
 /// How many bytes a publish takes on the wire before TLS (MQTT 5 section 3.3, MQTT 3.1.1 section 3.3).
-pub(crate) fn publish_bytes(version: MqttVersion, topic: &str, payload: usize, acknowledged: bool) -> usize {
+pub(crate) fn publish_bytes(version: MqttVersion, topic: &str, payload: usize) -> usize {
     let properties = usize::from(version == MqttVersion::V5);
-    let id = if acknowledged { 2 } else { 0 };
-    let remaining = 2 + topic.len() + id + properties + payload;
+    let remaining = 2 + topic.len() + 2 + properties + payload;
     let mut length = 1;
     let mut rest = remaining / 128;
     while rest > 0 {
@@ -315,27 +310,18 @@ mod tests {
     #[test]
     fn the_size_of_a_publish_is_exact() {
         for length in [0, 1, 100, 121, 122, 130, 16_000, 16_383, 20_000, 131_072] {
-            for acknowledged in [false, true] {
-                let topic = "$aws/rules/r/g";
-                let qos = if acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-                let mut publish = rumqttc::Publish::new(topic, qos, vec![0; length]);
-                publish.pkid = u16::from(acknowledged);
-                let mut bytes = bytes::BytesMut::new();
-                publish.write(&mut bytes).unwrap();
-                let counted = publish_bytes(MqttVersion::V3, topic, length, acknowledged);
-                assert_eq!(counted, bytes.len(), "{length} {acknowledged}");
-                let qos = if acknowledged {
-                    v5::mqttbytes::QoS::AtLeastOnce
-                } else {
-                    v5::mqttbytes::QoS::AtMostOnce
-                };
-                let mut publish = v5::mqttbytes::v5::Publish::new(topic, qos, vec![0; length], None);
-                publish.pkid = u16::from(acknowledged);
-                let mut bytes = bytes::BytesMut::new();
-                publish.write(&mut bytes).unwrap();
-                let counted = publish_bytes(MqttVersion::V5, topic, length, acknowledged);
-                assert_eq!(counted, bytes.len(), "{length} {acknowledged}");
-            }
+            let topic = "$aws/rules/r/g";
+            let mut publish = rumqttc::Publish::new(topic, QoS::AtLeastOnce, vec![0; length]);
+            publish.pkid = 1;
+            let mut bytes = bytes::BytesMut::new();
+            publish.write(&mut bytes).unwrap();
+            assert_eq!(publish_bytes(MqttVersion::V3, topic, length), bytes.len(), "{length}");
+            let qos = v5::mqttbytes::QoS::AtLeastOnce;
+            let mut publish = v5::mqttbytes::v5::Publish::new(topic, qos, vec![0; length], None);
+            publish.pkid = 1;
+            let mut bytes = bytes::BytesMut::new();
+            publish.write(&mut bytes).unwrap();
+            assert_eq!(publish_bytes(MqttVersion::V5, topic, length), bytes.len(), "{length}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::allowed::{AllowError, Allowed};
 use super::core::Sight;
-use super::driver::{Ended, Handle};
+use super::handle::{Ended, Handle};
 use super::roster::Listed;
 use crate::config::BleDevice;
 

@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::core::{Call, Core, Input, Note, Output, Sight, View};
+use super::core::{Call, Core, Input, Output};
+use super::handle::{Handle, Request, Shown};
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::radio::{Event, Peer, Radio, RadioError};
-use super::roster::{Key, Listed};
+use super::tell::tell;
 use crate::clock::Clock;
 use crate::health::Mark;
 use crate::journal::{Appended, Journal};
@@ -42,36 +44,12 @@ const FAREWELL: Duration = Duration::from_secs(4);
 /// Requests of commands: rare, and each is answered at once.
 const REQUESTS: usize = 8;
 
-/// A running Bluetooth source, for `fogbeat status` and `fogbeat scan`; clones share it.
-#[derive(Clone)]
-pub struct Handle {
-    view: Arc<Mutex<Shown>>,
-    requests: mpsc::Sender<Request>,
-    mark: Mark,
-}
-
-/// What a command wants.
-enum Request {
-    Allow(Listed),
-    Forget(Key),
-    Survey(oneshot::Sender<Vec<Sight>>),
-}
-
-/// What is shown.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Shown {
-    /// Why there is no radio, if there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unavailable: Option<String>,
-    #[serde(flatten)]
-    pub view: View,
-}
-
 pub struct Driver<R: Radio> {
     radio: R,
     core: Core,
     journal: Journal,
     clock: Arc<dyn Clock>,
+    pace: Pace,
     metrics: Metrics,
     shown: Arc<Mutex<Shown>>,
     requests: mpsc::Receiver<Request>,
@@ -93,11 +71,6 @@ pub struct Driver<R: Radio> {
     out: Vec<Output>,
     readings: Vec<Reading>,
 }
-
-/// The source has ended: the gateway stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the Bluetooth source has ended; the gateway stops")]
-pub struct Ended;
 
 /// How a call ended.
 struct Answer {
@@ -129,7 +102,8 @@ impl<R: Radio> Driver<R> {
         metrics: Metrics,
         counted_on: bool,
     ) -> (Self, Handle) {
-        let mark = Mark::new(now());
+        let pace = Pace::real();
+        let mark = Mark::new(Instant::now());
         let shown = Arc::new(Mutex::new(Shown::default()));
         let (asking, requests) = mpsc::channel(REQUESTS);
         let (pumped, data) = mpsc::channel(DATA_DEPTH);
@@ -146,6 +120,7 @@ impl<R: Radio> Driver<R> {
             attempts: HashMap::new(),
             streams: HashMap::new(),
             mark,
+            pace,
             counted_on,
             lack: None,
             pumps: JoinSet::new(),
@@ -155,6 +130,13 @@ impl<R: Radio> Driver<R> {
             readings: Vec::new(),
         };
         (driver, handle)
+    }
+
+    /// Lets time run by `pace`; the clock has to go with it.
+    #[must_use]
+    pub fn at(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// Works until `stop` is true.
@@ -202,7 +184,7 @@ impl<R: Radio> Driver<R> {
 
     /// Waits until the stack is looked for again; requests are answered meanwhile. `true`: told to stop.
     async fn rest(&mut self, wait: Duration, stop: &mut watch::Receiver<bool>) -> bool {
-        let until = tokio::time::Instant::now() + wait;
+        let until = tokio::time::Instant::now() + self.pace.real_time(wait);
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return false,
@@ -219,11 +201,11 @@ impl<R: Radio> Driver<R> {
         writer: &mpsc::Sender<Vec<Reading>>,
         stop: &mut watch::Receiver<bool>,
     ) -> Turn {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(self.pace.real_time(TICK));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut view = tokio::time::interval(VIEW_EVERY);
+        let mut view = tokio::time::interval(self.pace.real_time(VIEW_EVERY));
         view.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let begun = now();
+        let begun = self.pace.now();
         self.take(Input::Renewed);
         loop {
             if self.carry_out() == Asked::Rebuild {
@@ -257,13 +239,13 @@ impl<R: Radio> Driver<R> {
             Request::Allow(listed) => self.take(Input::Allow(listed)),
             Request::Forget(key) => self.take(Input::Forget(key)),
             // Who asked may have gone away.
-            Request::Survey(answer) => drop(answer.send(self.core.survey(now(), self.clock.now()))),
+            Request::Survey(answer) => drop(answer.send(self.core.survey(self.pace.now(), self.clock.now()))),
         }
     }
 
     fn take(&mut self, input: Input) {
         let jitter = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
-        self.core.take(input, now(), self.clock.now(), jitter, &mut self.out);
+        self.core.take(input, self.pace.now(), self.clock.now(), jitter, &mut self.out);
     }
 
     /// Does what the core has asked for.
@@ -279,7 +261,7 @@ impl<R: Radio> Driver<R> {
                         self.metrics.refused.inc();
                     }
                 },
-                Output::Note(note) => self.note(&note),
+                Output::Note(note) => tell(&note, &self.metrics),
             }
         }
         asked
@@ -342,37 +324,6 @@ impl<R: Radio> Driver<R> {
         self.take(Input::Done(call, result));
     }
 
-    fn note(&mut self, note: &Note) {
-        match note {
-            Note::Silent(_) => {
-                self.metrics.silent.inc();
-                tracing::warn!(
-                    "a wearable is connected and sends no heart rate: is it in use by another app or console? see `fogbeat status`"
-                );
-            }
-            Note::Rival(name) => tracing::warn!(
-                %name,
-                "two wearables in reach go by this listed name; only the first is heard: list them by address"
-            ),
-            Note::Step(adapter, step) => {
-                self.metrics.step(*step);
-                if *step == super::ladder::Step::ReportStuck {
-                    tracing::error!(%adapter, "the Bluetooth adapter hears nothing and nothing helped: plug it anew, or restart bluetooth.service");
-                } else {
-                    tracing::info!(%adapter, step = step.label(), "nothing is heard by the Bluetooth adapter");
-                }
-            }
-            Note::Power(adapter, true) => tracing::info!(%adapter, "Bluetooth adapter"),
-            Note::Power(adapter, false) => tracing::info!(
-                %adapter,
-                "the Bluetooth adapter is switched off and is left so; `bluetoothctl power on` switches it on"
-            ),
-            Note::Recovered(adapter, step) => {
-                tracing::info!(%adapter, after = step.label(), "the Bluetooth adapter hears again");
-            }
-        }
-    }
-
     /// Hands readings on; never waits.
     fn flush(&mut self, writer: &mpsc::Sender<Vec<Reading>>) {
         if self.readings.is_empty() {
@@ -404,7 +355,7 @@ impl<R: Radio> Driver<R> {
             }
             known
         });
-        let view = self.core.view(now(), self.clock.now());
+        let view = self.core.view(self.pace.now(), self.clock.now());
         self.metrics.connections.set(view.adapters.iter().map(|adapter| adapter.connections as i64).sum());
         self.metrics.streams.set(self.streams.len() as i64);
         self.show(|shown| shown.view = view);
@@ -414,7 +365,7 @@ impl<R: Radio> Driver<R> {
         self.beat();
         if self.core.has_adapter() {
             self.lacks(None);
-        } else if now().saturating_duration_since(begun) >= ADAPTER_PATIENCE {
+        } else if self.pace.now().saturating_duration_since(begun) >= ADAPTER_PATIENCE {
             let lack = "there is no Bluetooth adapter that may be used; plug one in, or see [ble] adapters";
             self.lacks(Some(lack.to_owned()));
         }
@@ -437,7 +388,7 @@ impl<R: Radio> Driver<R> {
     }
 
     fn beat(&self) {
-        self.mark.set(now());
+        self.mark.set(Instant::now());
     }
 
     fn show(&self, change: impl FnOnce(&mut Shown)) {
@@ -505,46 +456,4 @@ async fn write(journal: Journal, mut batches: mpsc::Receiver<Vec<Reading>>) {
     if let Some(ticket) = last {
         journal.wait(ticket).await;
     }
-}
-
-impl Handle {
-    pub fn shown(&self) -> Shown {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Set by the driver's task at every turn.
-    pub fn mark(&self) -> Mark {
-        self.mark.clone()
-    }
-
-    /// One more wearable that is wanted. Blocking.
-    ///
-    /// # Errors
-    /// The source has ended.
-    pub fn allow(&self, listed: Listed) -> Result<(), Ended> {
-        self.requests.blocking_send(Request::Allow(listed)).map_err(|_| Ended)
-    }
-
-    /// A wearable that is wanted no more. Blocking.
-    ///
-    /// # Errors
-    /// The source has ended.
-    pub fn forget(&self, key: Key) -> Result<(), Ended> {
-        self.requests.blocking_send(Request::Forget(key)).map_err(|_| Ended)
-    }
-
-    /// Who is on the air. Blocking; not while there is no radio ([`Shown::unavailable`]).
-    ///
-    /// # Errors
-    /// The source has ended.
-    pub fn survey(&self) -> Result<Vec<Sight>, Ended> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.blocking_send(Request::Survey(answer)).map_err(|_| Ended)?;
-        answered.blocking_recv().map_err(|_| Ended)
-    }
-}
-
-/// The runtime's time, which tests may hold.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -1,11 +1,10 @@
 //! A look around without a running gateway, for `fogbeat scan`: listens, connects to nobody, stores nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::core::{Call, Core, Input, Output, Sight};
-use super::driver::now;
 use super::radio::{Event, Radio, RadioError};
 use crate::clock::Clock;
 
@@ -28,7 +27,7 @@ impl<'a, R: Radio> Look<'a, R> {
         let events = radio.events().await?;
         let mut look = Self { radio, core, clock, events };
         look.take(Input::Renewed).await;
-        look.core.survey(now(), clock.now());
+        look.core.survey(Instant::now(), clock.now());
         Ok(look)
     }
 
@@ -50,7 +49,7 @@ impl<'a, R: Radio> Look<'a, R> {
             }
         }
         match self.core.has_adapter() {
-            true if self.core.is_on() => Ok(self.core.survey(now(), self.clock.now())),
+            true if self.core.is_on() => Ok(self.core.survey(Instant::now(), self.clock.now())),
             true => Err(RadioError::Off),
             false => Err(RadioError::NoAdapter),
         }
@@ -59,14 +58,14 @@ impl<'a, R: Radio> Look<'a, R> {
     /// Scans as the core wants it; what else it may want (its ladder) is for a gateway.
     async fn take(&mut self, input: Input) {
         let mut out = Vec::new();
-        self.core.take(input, now(), self.clock.now(), 0.5, &mut out);
+        self.core.take(input, Instant::now(), self.clock.now(), 0.5, &mut out);
         for output in out {
             if let Output::Call(Call::Scan(adapter, true)) = output {
                 let result = self.radio.scan(&adapter, true).await.map(|()| bytes::Bytes::new());
                 let mut more = Vec::new();
                 let done = Input::Done(Call::Scan(adapter, true), result);
                 // Whatever follows from it is due at the next tick as well.
-                self.core.take(done, now(), self.clock.now(), 0.5, &mut more);
+                self.core.take(done, Instant::now(), self.clock.now(), 0.5, &mut more);
             }
         }
     }

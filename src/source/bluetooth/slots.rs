@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long a wearable keeps its link while others of its priority wait: long enough for a five-minute HRV window.
 pub const TURN: Duration = Duration::from_secs(6 * 60);
 /// After a refusal the budget is tried one higher after this time.
-pub const TRY_MORE: Duration = Duration::from_secs(30 * 60);
+pub const TRY_MORE: Duration = Duration::from_secs(5 * 60);
 
 /// The links of one adapter. `W` names a wearable.
 #[derive(Debug)]

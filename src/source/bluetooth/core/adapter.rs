@@ -60,6 +60,7 @@ pub struct Adapter {
     /// No connect before then: links have just been lost, and that may be the beginning of a power-off.
     pub settles: Option<Instant>,
     pub heard_at: Option<Instant>,
+    pub advert_at: Option<Instant>,
     pub adverts: u64,
     pub strangers: u64,
     /// Steps taken, in the order of [`Step::ALL`].
@@ -94,6 +95,7 @@ impl Adapter {
             connecting: None,
             settles: None,
             heard_at: None,
+            advert_at: None,
             adverts: 0,
             strangers: 0,
             steps: [0; Step::ALL.len()],

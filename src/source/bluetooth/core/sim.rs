@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::super::radio::{AdapterId, AdapterInfo, Address, Advert, Characteristic, Event, Peer, RadioError};
 use super::super::roster::{Listed, Roster};
 use super::super::session::SETTLE;
-use super::{Call, Core, Input, Note, Output, Settings};
+use super::{Call, Core, Input, Note, Output, Settings, Sight};
 use crate::clock::{Stamp, WallQuality};
 use crate::reading::Reading;
 
@@ -308,7 +308,12 @@ impl Sim {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    pub fn survey(&mut self) -> Vec<Sight> {
+        let stamp = self.stamp();
+        self.core.survey(self.now, stamp)
+    }
+
+    pub fn take(&mut self, input: Input) {
         let mut out = Vec::new();
         let stamp = self.stamp();
         self.core.take(input, self.now, stamp, 0.5, &mut out);

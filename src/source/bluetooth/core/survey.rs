@@ -225,7 +225,8 @@ impl Heard {
 }
 
 impl Known {
-    fn is_up(&self) -> bool {
+    /// Connected.
+    pub(super) fn is_up(&self) -> bool {
         matches!(self.session.standing(), Standing::Live | Standing::Silent)
     }
 

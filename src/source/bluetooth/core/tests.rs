@@ -8,7 +8,7 @@ use super::super::radio::Address;
 use super::super::roster::{Key, Listed};
 use super::super::session::Standing;
 use super::sim::{Sim, Strap, hci, strap};
-use super::{Call, Note, Settings};
+use super::{Call, Input, Note, Settings};
 use crate::reading::{Reason, Source};
 
 const ALL: Settings = Settings { broadcast: true, connect: true, slots: 20, restart_stack: false };
@@ -224,6 +224,26 @@ fn an_address_that_changes_is_the_same_device() {
 }
 
 #[test]
+fn a_listed_name_goes_over_to_a_new_address_that_was_heard_only_once() {
+    let named =
+        |last: u8| Strap { name: Some("HRM"), address: Address([0xC0, 1, 2, 3, 4, last]), ..strap(0) };
+    let key = Key::Name("HRM".into());
+    let listed = Listed { key, alias: Some("bike-7".into()), priority: 1, pair: false };
+    let mut sim = Sim::new(ALL, vec![listed], false, vec![named(1)]);
+    sim.plug(0, 5);
+    sim.run(seconds(60));
+    sim.straps[0].on_air = false;
+    sim.lose(0, true);
+    sim.straps.push(named(2));
+    sim.run(seconds(1));
+    // The controller has reported it, and does so no more in this round of the scan.
+    sim.straps[1].rssi.clear();
+    sim.run(seconds(14));
+    assert!(sim.straps[1].sent > 3, "{} notifications", sim.straps[1].sent);
+    assert_eq!(sim.readings_of("bike-7") as u64, sim.straps.iter().map(|strap| strap.sent).sum::<u64>());
+}
+
+#[test]
 fn two_adapters_that_hear_one_strap_make_one_stream() {
     let both = Strap { broadcasts: true, rssi: [(0, -70), (1, -60)].into(), ..strap(0) };
     let mut sim = Sim::new(ALL, aliases(std::slice::from_ref(&both)), false, vec![both]);
@@ -250,6 +270,48 @@ fn passers_by_leave_no_trace() {
     let view = sim.core.view(sim.now, Default::default());
     assert_eq!(view.wearables.len(), 40);
     assert!(view.adapters[0].strangers > 10_000);
+}
+
+#[test]
+fn who_is_on_the_air_is_told_while_somebody_looks() {
+    let straps = vec![
+        strap(0),
+        Strap { broadcasts: true, service: false, name: Some("Polar H10 75087320"), ..strap(1) },
+    ];
+    let mut sim = Sim::new(ALL, aliases(&straps[..1]), false, straps);
+    sim.plug(0, 5);
+    sim.run(seconds(20));
+    assert_eq!(sim.survey().len(), 1, "of strangers nothing is known before somebody looks");
+    sim.run(seconds(2));
+    let rows = sim.survey();
+    let own = rows.iter().find(|row| row.device.as_deref() == Some("bike-0")).unwrap();
+    assert!(own.allowed && own.connected && own.bpm == Some(60) && own.battery_percent == Some(77));
+    assert_eq!(own.rr_ms, Some(1000.0));
+    let other = rows.iter().find(|row| row.goes_by("75087320")).unwrap();
+    assert!(!other.allowed && other.broadcast && other.bpm == Some(61), "{other:?}");
+    assert_eq!(other.entry().unwrap().polar_id.as_deref(), Some("75087320"));
+    assert!(sim.readings.iter().all(|(name, _)| **name == *"bike-0"));
+    sim.run(seconds(20));
+    assert_eq!(sim.survey().len(), 1, "and nothing after");
+}
+
+#[test]
+fn whoever_is_allowed_is_heard_at_once_and_whoever_is_forgotten_no_more() {
+    let straps = vec![strap(0), strap(1)];
+    let both = aliases(&straps);
+    let mut sim = Sim::new(ALL, both[..1].to_vec(), false, straps);
+    sim.plug(0, 5);
+    sim.run(seconds(20));
+    assert!(sim.linked(0) && !sim.linked(1));
+    sim.take(Input::Allow(both[1].clone()));
+    sim.take(Input::Forget(both[0].key.clone()));
+    sim.run(seconds(10));
+    assert!(!sim.linked(0) && sim.linked(1));
+    sim.readings.clear();
+    sim.run(seconds(60));
+    assert!(sim.readings.len() > 50);
+    assert!(sim.readings.iter().all(|(name, _)| **name == *"bike-1"));
+    assert_eq!(sim.core.view(sim.now, Default::default()).wearables.len(), 1);
 }
 
 #[test]

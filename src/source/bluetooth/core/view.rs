@@ -1,12 +1,13 @@
 //! What `fogbeat status` and `fogbeat scan` show. No heart rates: those are in [`super::Output::Reading`] alone.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::ladder::Step;
 use super::super::session::Standing;
 use super::Core;
 use super::adapter::Power;
-use super::wearable::Counts;
+use super::wearable::{About, Counts};
 use crate::clock::Stamp;
 
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -26,12 +27,15 @@ pub struct AdapterView {
     pub slots: usize,
     /// Seconds since anything was heard.
     pub heard_s: Option<u64>,
+    /// Seconds since the last advertisement.
+    pub advert_s: Option<u64>,
     pub adverts: u64,
     /// Advertisements of wearables that are not wanted.
     pub strangers: u64,
     /// What is being done about its silence.
     pub step: Option<Step>,
-    pub steps: Vec<(&'static str, u64)>,
+    /// How often each step was taken.
+    pub steps: BTreeMap<&'static str, u64>,
     pub last_error: Option<String>,
 }
 
@@ -50,6 +54,8 @@ pub struct WearableView {
     pub rssi_dbm: Option<i8>,
     pub battery_percent: Option<u8>,
     #[serde(flatten)]
+    pub about: About,
+    #[serde(flatten)]
     pub counts: Counts,
 }
 
@@ -63,6 +69,7 @@ impl Core {
             connections: adapter.slots.held(),
             waiting: adapter.slots.waiting(),
             slots: adapter.slots.budget(),
+            advert_s: adapter.advert_at.map(|at| now.saturating_duration_since(at).as_secs()),
             heard_s: adapter.heard_at.map(|at| now.saturating_duration_since(at).as_secs()),
             adverts: adapter.adverts,
             strangers: adapter.strangers,
@@ -82,6 +89,7 @@ impl Core {
                 silent_s: wearable.and_then(|wearable| wearable.silent_for_ms(stamp)).map(|ms| ms / 1000),
                 rssi_dbm: known.rssi_dbm,
                 battery_percent: wearable.and_then(super::Wearable::battery_percent),
+                about: wearable.map(|wearable| wearable.about.clone()).unwrap_or_default(),
                 counts: wearable.map(|wearable| wearable.counts).unwrap_or_default(),
             }
         });

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::beats::Run;
 use super::super::heart::Heart;
 use super::super::quality::{Echo, History};
-use super::super::radio::AdapterId;
+use super::super::radio::{AdapterId, Characteristic};
 use super::super::signal::Signal;
 use crate::clock::Stamp;
 use crate::reading::advert::Broadcast;
@@ -28,6 +28,7 @@ pub struct Wearable {
     /// Beats went unheard since the last notification.
     broken: bool,
     pub signal: Signal,
+    pub about: About,
     /// As it was last read, and whether a reading has told it.
     battery: Option<(u8, bool)>,
     last: Option<Last>,
@@ -49,6 +50,47 @@ pub struct Beat {
     pub rr_us: Option<u64>,
 }
 
+/// What it says of itself (services 0x180A and 0x180D), as it was last read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct About {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maker: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
+    /// Where it is worn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worn: Option<&'static str>,
+}
+
+impl About {
+    /// Longest text that is kept, in characters.
+    const LONGEST: usize = 64;
+
+    /// The value of a characteristic; one that is no fact about the wearable, or no text, changes nothing.
+    pub fn learn(&mut self, what: Characteristic, value: &[u8]) {
+        let text = || {
+            let text = std::str::from_utf8(value).ok()?.trim_matches(['\0', ' ']);
+            let shown: String = text.chars().filter(|c| !c.is_control()).take(Self::LONGEST).collect();
+            (!shown.is_empty()).then_some(shown)
+        };
+        match what {
+            Characteristic::ManufacturerName => self.maker = text().or(self.maker.take()),
+            Characteristic::ModelNumber => self.model = text().or(self.model.take()),
+            Characteristic::FirmwareRevision => self.firmware = text().or(self.firmware.take()),
+            Characteristic::BodySensorLocation => {
+                let place = value.first().and_then(|place| LOCATIONS.get(usize::from(*place)));
+                self.worn = place.copied().or(self.worn);
+            }
+            Characteristic::BatteryLevel | Characteristic::SerialNumber => {}
+        }
+    }
+}
+
+/// Values of 0x2A38 (Heart Rate Service 1.0).
+const LOCATIONS: [&str; 7] = ["other", "chest", "wrist", "finger", "hand", "ear lobe", "foot"];
+
 /// What became of what it sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
@@ -57,6 +99,8 @@ pub struct Counts {
     pub malformed: u64,
     /// The same notification heard twice.
     pub echoes: u64,
+    /// Connections that were lost, or given up because they said nothing.
+    pub drops: u64,
     /// Readings with something unheard right before them.
     pub gaps: u64,
     /// RR intervals no sensor means.
