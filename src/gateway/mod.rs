@@ -195,7 +195,6 @@ impl Gateway {
         learn_boots(&clock, &journal).await;
         journal.metrics().register(&mut registry);
         accounted::register(&mut registry, &journal, config.http.device_metrics);
-        stages.start("journal", driver.run());
 
         let pseudonyms = setup_pseudonyms(&config).await?;
         let audit = Audit::open(setup.state.path())?;
@@ -247,6 +246,8 @@ impl Gateway {
             let batch = &config.batch;
             uplinks.push(forward::spawn_beside(uplink, batch, &origin, &journal, &beside, clock, &metrics)?);
         }
+        // Its housekeeping removes what every uplink has: not before each has its place, also one whose place was lost.
+        stages.start("journal", driver.run());
 
         let shelf = members.as_ref();
         let intake =

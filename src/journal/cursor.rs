@@ -170,6 +170,18 @@ impl Cursors {
         given.collect()
     }
 
+    /// A generation turned out to have given so many numbers more. For uplinks that are past it they belong to what was
+    /// given before their accounts began: the manifest was made anew, and nobody knew of them when the accounts did so.
+    pub fn found_more(&self, generation: u32, numbers: u64) {
+        for cursor in self.known().values().filter(|cursor| cursor.is_past(generation)) {
+            let mut kept = cursor.kept();
+            if let Some(began) = &mut kept.place.began {
+                began.given = began.given.saturating_add(numbers);
+                kept.written = false;
+            }
+        }
+    }
+
     /// Whether some uplink stands at one of these positions of a generation.
     pub fn within(&self, generation: u32, positions: Range<u32>) -> bool {
         let within = |seq: Seq| seq.generation() == generation && positions.contains(&seq.n());

@@ -9,8 +9,13 @@ use std::process::Command;
 
 use super::rng::Rng;
 
-/// Runs the rest of its arguments in a boot of its own: uptime offset in seconds, boot id file, program.
-const IN_BOOT: &str = r#"mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@""#;
+/// Runs the rest of its arguments in a boot of its own: boot id file (`<root>/world/...`), program. Lets go of other
+/// tests' disks, which its namespace has inherited: as long as anybody holds one, it cannot be cut and mounted anew.
+const IN_BOOT: &str = r#"
+for disk in $(awk '$1 ~ "^/dev/loop" { print $2 }' /proc/mounts); do
+    case "$disk" in "${1%/world/*}"/*) ;; *) umount --lazy "$disk" ;; esac
+done
+mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@""#;
 
 pub struct World {
     dir: PathBuf,

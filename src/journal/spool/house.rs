@@ -64,11 +64,10 @@ impl Verified {
 }
 
 impl Spool {
-    /// First number that is kept.
+    /// First number that is kept, or of which somebody has yet to be told that it is gone: an uplink whose place was
+    /// lost without a trace looks like a new one, and must not miss that.
     pub fn oldest(&self) -> Option<Seq> {
-        let state = self.state();
-        let kept = state.manifest.generations.iter().find(|(_, record)| record.state != State::Evicted);
-        kept.map(|(&number, _)| Seq::new(number, 0))
+        self.state().manifest.generations.keys().next().map(|&number| Seq::new(number, 0))
     }
 
     /// The head's number and its bytes on disk.

@@ -248,6 +248,9 @@ impl Spool {
             }
             done => done?,
         };
+        if repaired.count > record.count {
+            cursors.found_more(number, u64::from(repaired.count - record.count));
+        }
         let repairs = &mut self.state().repairs;
         repairs.waiting.remove(&number);
         repairs.tries.remove(&number);

@@ -204,6 +204,8 @@ fn disk_full(day: &mut Day) {
     fill(&filler);
     day.load(500, 2_000);
     fs::remove_file(&filler).expect("make room again");
+    // For good: a power cut does not bring it back.
+    fs::File::open(&day.disk.mount).and_then(|dir| dir.sync_all()).expect("sync the directory");
     if day.when_full == WhenFull::RefuseNew {
         // It may have reached its quota besides.
         return;
