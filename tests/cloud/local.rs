@@ -10,16 +10,16 @@ fn the_chain_holds_from_straps_to_answers_on_both_ways() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let output = Command::new(program("python3"))
         .arg(script("local.py"))
-        .args(["--fogbeat", env!("CARGO_BIN_EXE_fogbeat"), "--straps", "3", "--minutes", "6"])
+        .args(["--fogbeat", env!("CARGO_BIN_EXE_fogbeat"), "--straps", "3", "--minutes", "11"])
         .args(["--keep", folder.path().join("kept").to_str().unwrap()])
         .output()
         .unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{page}\n{}", String::from_utf8_lossy(&output.stderr));
-    // Three straps for six minutes, one of them heard by both gateways.
+    // Three straps for eleven minutes (any of which hold a whole window of five), one of them heard by both gateways.
     for said in [
         "both have enrolled",
-        "1440 readings published",
+        "2640 readings published",
         "an alert went by rule and Lambda to SNS",
         "The chain held",
     ] {
