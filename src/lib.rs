@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod health;
 pub mod journal;
 pub mod net;
+mod panics;
 pub mod privacy;
 pub mod reading;
 pub mod relayed;

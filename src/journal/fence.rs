@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
+
+use crate::panics;
 
 /// Longest that an open may work, in CPU time of its thread: a generation of 16 MB takes 0.1 s here.
 const WORK: Duration = Duration::from_secs(6);
@@ -33,10 +34,7 @@ pub enum Fenced {
 
 /// Runs a sled call; a panic inside it becomes an error.
 pub fn fenced<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Fenced> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(Fenced::Sled),
-        Err(panic) => Err(Fenced::Panicked(what(&*panic))),
-    }
+    panics::caught(call).map_err(Fenced::Panicked)?.map_err(Fenced::Sled)
 }
 
 /// As [`fenced`], in a thread of its own, which is left alone when it does not come to its end.
@@ -86,11 +84,6 @@ fn cpu_time(thread: Pid) -> Option<Duration> {
     let mut times = rest.split_ascii_whitespace().skip(11);
     let ticks: u64 = times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
-}
-
-fn what(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]

@@ -51,8 +51,7 @@ pub fn start(format: Format, level: &str) -> Result<Logs, FilterError> {
     };
     // An error here means that a subscriber is set already, as in tests that start several gateways.
     let _ = tracing_subscriber::registry().with(filter).with(output).try_init();
-    // What panics is told like everything else, also when it is caught and lived with.
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    crate::panics::tell();
     Ok(Logs { filter: handle })
 }
 

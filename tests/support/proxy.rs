@@ -33,18 +33,18 @@ impl Proxy {
                 let (passed, refused) = counts.clone();
                 std::thread::spawn(move || {
                     let Ok(mut client) = client else { return };
-                    let upstream = match kind {
+                    let answer = match kind {
                         Kind::Http => connect(&mut client),
                         Kind::Socks5 => socks5(&mut client),
                     };
-                    match upstream {
-                        Some(upstream) => {
-                            passed.fetch_add(1, Ordering::Relaxed);
-                            copy(client, upstream);
-                        }
-                        None => {
-                            refused.fetch_add(1, Ordering::Relaxed);
-                        }
+                    let (upstream, words) = answer.unwrap_or((None, b""));
+                    // Counted before the client hears of it, who looks at once.
+                    let count = if upstream.is_some() { passed } else { refused };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    if client.write_all(words).is_ok()
+                        && let Some(upstream) = upstream
+                    {
+                        copy(client, upstream);
                     }
                 });
             }
@@ -65,7 +65,10 @@ fn dial(host: &str, port: u16) -> Option<TcpStream> {
     TcpStream::connect((host, port)).ok()
 }
 
-fn connect(client: &mut TcpStream) -> Option<TcpStream> {
+/// Where the client is let through to, if it is, and the last words of the talk; nothing if it broke off.
+type Answer = Option<(Option<TcpStream>, &'static [u8])>;
+
+fn connect(client: &mut TcpStream) -> Answer {
     use base64::Engine as _;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -76,24 +79,17 @@ fn connect(client: &mut TcpStream) -> Option<TcpStream> {
     let head = String::from_utf8(head).ok()?;
     let login = base64::engine::general_purpose::STANDARD.encode(LOGIN);
     if !head.to_lowercase().contains("proxy-authorization: basic") || !head.contains(&login) {
-        client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").ok()?;
-        return None;
+        return Some((None, b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"));
     }
     let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
     let (host, port) = target.rsplit_once(':')?;
-    match dial(host, port.parse().ok()?) {
-        Some(upstream) => {
-            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
-            Some(upstream)
-        }
-        None => {
-            client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").ok()?;
-            None
-        }
-    }
+    Some(match dial(host, port.parse().ok()?) {
+        Some(upstream) => (Some(upstream), b"HTTP/1.1 200 Connection established\r\n\r\n"),
+        None => (None, b"HTTP/1.1 502 Bad Gateway\r\n\r\n"),
+    })
 }
 
-fn socks5(client: &mut TcpStream) -> Option<TcpStream> {
+fn socks5(client: &mut TcpStream) -> Answer {
     fn bytes(client: &mut TcpStream, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
         client.read_exact(&mut bytes).ok()?;
@@ -102,8 +98,7 @@ fn socks5(client: &mut TcpStream) -> Option<TcpStream> {
     let hello = bytes(client, 2)?;
     let methods = bytes(client, usize::from(hello[1]))?;
     if !methods.contains(&2) {
-        client.write_all(&[5, 0xff]).ok()?;
-        return None;
+        return Some((None, &[5, 0xff]));
     }
     client.write_all(&[5, 2]).ok()?;
     let user = bytes(client, 2)?[1];
@@ -111,8 +106,7 @@ fn socks5(client: &mut TcpStream) -> Option<TcpStream> {
     let password = bytes(client, 1)?[0];
     let password = bytes(client, usize::from(password))?;
     if [user.as_slice(), password.as_slice()].join(&b':') != LOGIN.as_bytes() {
-        client.write_all(&[1, 1]).ok()?;
-        return None;
+        return Some((None, &[1, 1]));
     }
     client.write_all(&[1, 0]).ok()?;
     let request = bytes(client, 4)?;
@@ -125,16 +119,10 @@ fn socks5(client: &mut TcpStream) -> Option<TcpStream> {
         _ => return None,
     };
     let port = bytes(client, 2)?;
-    match dial(&host, u16::from_be_bytes([port[0], port[1]])) {
-        Some(upstream) => {
-            client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
-            Some(upstream)
-        }
-        None => {
-            client.write_all(&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
-            None
-        }
-    }
+    Some(match dial(&host, u16::from_be_bytes([port[0], port[1]])) {
+        Some(upstream) => (Some(upstream), &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]),
+        None => (None, &[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]),
+    })
 }
 
 fn copy(client: TcpStream, upstream: TcpStream) {
