@@ -15,7 +15,7 @@ use super::radio::{Address, NotAnAddress};
 
 /// How long a wearable that is listed by name keeps its place after it was last heard: longer than a short loss, short
 /// enough for an address that has changed.
-pub const CLAIM: Duration = Duration::from_secs(8);
+pub const CLAIM: Duration = Duration::from_secs(6);
 /// Serial numbers that are remembered; the oldest are forgotten.
 const MOST_SERIALS: usize = 4096;
 
