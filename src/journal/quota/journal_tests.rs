@@ -88,29 +88,33 @@ impl Rig {
         self.settle().await;
     }
 
-    fn dropped(&self) -> (u64, u64) {
+    /// What housekeeping has done up to now.
+    fn done(&self) -> (u64, u64, Vec<(u32, Option<u16>)>) {
         let status = self.journal.status().quota;
-        (status.evicted, status.withheld)
+        let generations = self.journal.generations();
+        let windows = generations.iter().map(|generation| (generation.generation, generation.window_s));
+        (status.evicted, status.withheld, windows.collect())
     }
 
     /// Waits until housekeeping has nothing left to do.
     async fn settle(&self) {
         loop {
-            let before = self.dropped();
+            let before = self.done();
             tokio::time::sleep(Duration::from_millis(400)).await;
-            if self.dropped() == before {
+            if self.done() == before {
                 return;
             }
         }
     }
 
-    /// What is told from `from` on, read in one piece: databases grow when they are opened, and more may have to go.
+    /// What is told from `from` on, read in one piece: databases grow when they are opened, and more may have to go; and
+    /// nobody minds a reader that is no uplink when a generation is thinned.
     async fn told(&self, from: Seq) -> Told {
         loop {
-            let before = self.dropped();
+            let before = self.done();
             let told = told(&self.journal, from);
             self.settle().await;
-            if self.dropped() == before {
+            if self.done() == before {
                 return told;
             }
         }
