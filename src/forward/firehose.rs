@@ -18,7 +18,6 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_firehose::Client;
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
-use aws_smithy_http_client::tls;
 
 use super::{Delivery, Failure, Limits, Member, Uplink};
 use crate::config;
@@ -26,8 +25,6 @@ use crate::config;
 /// The 4 MiB of a request are taken with its base64 in mind: 3 MiB of members.
 pub(super) const LIMITS: Limits =
     Limits { member_bytes: 1_000 * 1024, members: 500, delivery_bytes: 3 << 20, window: 8 };
-/// Longest wait for a TCP and TLS connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest search for a region and for credentials (files, environment, instance metadata).
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -143,14 +140,8 @@ async fn connect(
     config: &config::Firehose,
     credentials: Option<SharedCredentialsProvider>,
 ) -> Result<Client, Failure> {
-    let http = match &config.proxy {
-        Some(proxy) => through::client(proxy, config.proxy_credentials_file.as_deref())?,
-        None => aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-            .build_https(),
-    };
+    let http = through::client(config.proxy.as_deref(), config.proxy_credentials_file.as_deref())?;
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
         .operation_attempt_timeout(config.timeout)
         .operation_timeout(config.timeout)
         .build();

@@ -22,6 +22,8 @@ use crate::config::Proxy;
 /// What the kernel may hold unsent: about a round trip of 200 ms at 512 KiB a second. More would only be in the way of
 /// what is urgent.
 const SEND_BUFFER: usize = 128 * 1024;
+/// A host or proxy that is there answers sooner, over a mobile network as well.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -65,6 +67,7 @@ impl Way {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_send_buffer_size(Some(SEND_BUFFER));
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_tcp_user_timeout(Some(DEAD_AFTER));

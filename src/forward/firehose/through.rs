@@ -1,4 +1,5 @@
-//! The SDK's requests through a proxy: HTTP/1.1 over TLS over whatever [`crate::net::way`] gives.
+//! The SDK's requests: HTTP/1.1 over TLS over whatever [`crate::net::way`] gives. The SDK's own client brings HTTP/2 and
+//! a second way of its own, half a megabyte that Firehose has no use for.
 
 use std::path::Path;
 
@@ -19,8 +20,8 @@ use crate::net::{IdentityFiles, Way};
 struct Through(Client<HttpsConnector<Way>, SdkBody>);
 
 /// Reads the system's CAs, and the proxy's credentials. Blocking for a moment.
-pub(super) fn client(proxy: &str, credentials: Option<&Path>) -> Result<SharedHttpClient, Failure> {
-    let way = Way::new(Some(proxy), credentials).map_err(|error| {
+pub(super) fn client(proxy: Option<&str>, credentials: Option<&Path>) -> Result<SharedHttpClient, Failure> {
+    let way = Way::new(proxy, credentials).map_err(|error| {
         Failure::new("proxy", error.to_string()).remedy("correct [[uplink]].proxy and proxy_credentials_file")
     })?;
     let identity = IdentityFiles { ca: None, pair: None }.read(None).map_err(|error| {
