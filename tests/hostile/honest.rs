@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,13 +52,16 @@ pub struct Honest {
 }
 
 impl Honest {
+    /// Returns when all of them are connected.
     pub fn start(gateway: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
+        let (ready, all_in) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(live(gateway, seen))
+            runtime.block_on(live(gateway, seen, ready))
         });
+        all_in.recv().expect("before the attack there is room");
         Self { stop, thread }
     }
 
@@ -67,16 +71,19 @@ impl Honest {
     }
 }
 
-async fn live(gateway: SocketAddr, stop: Arc<AtomicBool>) -> Figures {
+async fn live(gateway: SocketAddr, stop: Arc<AtomicBool>, ready: mpsc::Sender<()>) -> Figures {
     let mut tasks = Vec::new();
     for n in 0..DEVICES {
         let from = match n < DEVICES - NEIGHBOURS {
             true => Ipv4Addr::new(127, 0, 1, n as u8 + 1),
             false => crate::attacker(2),
         };
-        let stop = Arc::clone(&stop);
-        tasks.push(tokio::spawn(device(from, gateway, n, stop)));
+        // One after the other: so many at once would fill the few places there are for handshakes by themselves.
+        let name = format!("honest-{n}");
+        let io = peer::client(from, gateway, 4, &name).await.expect("before the attack there is room");
+        tasks.push(tokio::spawn(device(io, name, Arc::clone(&stop))));
     }
+    ready.send(()).expect("the test waits");
     tasks.push(tokio::spawn(newcomers(gateway, Arc::clone(&stop))));
     let mut sum = Figures::default();
     for task in tasks {
@@ -90,10 +97,8 @@ async fn live(gateway: SocketAddr, stop: Arc<AtomicBool>) -> Figures {
     sum
 }
 
-async fn device(from: Ipv4Addr, gateway: SocketAddr, n: usize, stop: Arc<AtomicBool>) -> Figures {
+async fn device(mut io: TcpStream, name: String, stop: Arc<AtomicBool>) -> Figures {
     let mut figures = Figures::default();
-    let name = format!("honest-{n}");
-    let mut io = peer::client(from, gateway, 4, &name).await.expect("before the attack there is room");
     let mut pkid = 0u16;
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(EVERY).await;
