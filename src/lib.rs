@@ -13,6 +13,7 @@ pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod doctor;
 pub mod enroll;
 mod files;
 pub mod forward;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => return fogbeat::demo::run(&options),
         Command::Check(options) => cli::check::run(&common, &options),
         Command::Status(options) => cli::status::run(&common, &options),
+        Command::Doctor(options) => return cli::report_outcome(cli::doctor::run(&common, &options)),
         Command::Scan(options) => cli::scan::run(&common, &options),
         Command::Device(command) => cli::device::run(&common, &command),
         Command::Uplink(command) => cli::uplink::run(&common, &command),

@@ -172,6 +172,14 @@ impl StateDir {
     }
 }
 
+/// The id that a gateway without a configured one goes by, if it has made one and it can be read. Makes none.
+pub fn known_id(dir: &Path) -> Option<String> {
+    [ID_FILE, ID_COPY].into_iter().find_map(|file| match read_id(&dir.join(file)) {
+        Ok(Kept::Whole(id)) => Some(id),
+        _ => None,
+    })
+}
+
 /// What a file with an id holds.
 enum Kept {
     Whole(String),

@@ -22,6 +22,14 @@ pub enum Kind {
     Config = 78,
 }
 
+/// How a command that judges ended, where it did not fail itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Fine = 0,
+    Warnings = 1,
+    Errors = 69,
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
@@ -90,6 +98,14 @@ pub fn report(done: Result<(), Failure>) -> ExitCode {
             }
             ExitCode::from(failure.kind as u8)
         }
+    }
+}
+
+/// The same for a command that judges.
+pub fn report_outcome(done: Result<Outcome, Failure>) -> ExitCode {
+    match done {
+        Ok(outcome) => ExitCode::from(outcome as u8),
+        Err(failure) => report(Err(failure)),
     }
 }
 

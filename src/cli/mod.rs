@@ -7,6 +7,7 @@ pub mod check;
 pub mod cloud;
 pub mod completions;
 pub mod device;
+pub mod doctor;
 pub mod enroll;
 pub mod erase;
 mod exit;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{Failure, Kind, report, usage};
+pub use exit::{Failure, Kind, Outcome, report, report_outcome, usage};
 
 use crate::config::{self, Config, Problems};
 use crate::demo;
@@ -41,7 +42,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 fine, 64 usage, 69 something needed is unavailable, 70 a defect of fogbeat, \
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 warnings only (doctor), 64 usage, 69 something needed is unavailable, 70 a defect of fogbeat, \
     78 configuration.\nExample: fogbeat run --config /etc/fogbeat/fogbeat.toml";
 
 /// What every command takes.
@@ -73,6 +74,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = "Example: fogbeat status --json | jq .uplinks")]
     Status(status::Options),
+    /// Find out what is wrong with this gateway, and what to do about it
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor(doctor::Options),
     /// Show which heart-rate wearables are on the air, and allow them
     #[command(after_help = scan::AFTER_HELP)]
     Scan(scan::Options),

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Common, Failure, output};
-use crate::config::Config;
 use crate::control::{self, Request};
-use crate::state;
 
 /// Devices whose accounts are shown to people.
 const MOST_DEVICES: usize = 12;
@@ -44,23 +42,12 @@ fn shorten(devices: &mut serde_json::Value) {
     }
 }
 
-/// Where the service of the package answers those who may ask it, but may not look into its state directory.
-const SERVICE: &str = "/run/fogbeat/fogbeat.sock";
-
 /// Where the daemon that works in `state_dir` answers; `None`: there is no daemon.
 pub(super) fn daemon(state_dir: &Path) -> Result<Option<PathBuf>, Failure> {
-    match state::owner(state_dir) {
-        Ok(owner) => Ok(owner.map(|owner| owner.socket.unwrap_or_else(|| control::socket_path(state_dir)))),
-        Err(error)
-            if error.kind() == std::io::ErrorKind::PermissionDenied
-                && state_dir == Config::default().gateway.state_dir
-                && Path::new(SERVICE).exists() =>
-        {
-            Ok(Some(PathBuf::from(SERVICE)))
-        }
-        Err(error) => Err(Failure::unavailable(anyhow::anyhow!(
-            "the state directory {} cannot be read ({error}); try it with sudo, or as a member of the group fogbeat",
-            state_dir.display()
-        ))),
-    }
+    control::find(state_dir).map_err(|error| {
+        let dir = state_dir.display();
+        Failure::unavailable(anyhow::anyhow!(
+            "the state directory {dir} cannot be read ({error}); try it with sudo, or as a member of the group fogbeat"
+        ))
+    })
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use anchors::{Anchor, Anchors, SeenBoot};
 pub use metrics::Metrics;
 pub use repair::{BootTimes, Correction, Resolved, TimeQuality};
-pub use system::{Status, SystemClock};
+pub use system::{Heard, Status, SystemClock, heard_now, is_before_build};
 
 /// Identity of one boot of the machine (`/proc/sys/kernel/random/boot_id`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

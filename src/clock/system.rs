@@ -364,6 +364,23 @@ impl Asked {
     }
 }
 
+/// What the operating system says of its clock at this moment. Blocking, for at most [`PROBE_TIMEOUT`].
+pub fn heard_now() -> Heard {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return Heard::Nothing };
+    match runtime.block_on(Asked::default().word()) {
+        Word::Yes { .. } => Heard::Synchronised,
+        Word::NotYet => Heard::NotSynchronised,
+        Word::Nobody => Heard::NobodyThere,
+        Word::Unchanged => Heard::Nothing,
+    }
+}
+
+/// Whether the system's clock lies before the build of this program, so that it cannot be right.
+pub fn is_before_build() -> bool {
+    both().1 < BUILT_MS
+}
+
 async fn modified_ms(path: &Path) -> Option<i64> {
     use std::os::unix::fs::MetadataExt as _;
     let meta = tokio::fs::metadata(path).await.ok()?;

@@ -25,6 +25,12 @@ pub type Judge = fn(&Config) -> Vec<Problem>;
 /// The configuration in force: defaults, then `file` (or [`DEFAULT_FILE`] if it exists), then `FOGBEAT__SECTION__KEY`
 /// from the environment. Reads files, binds nothing, writes nothing.
 pub fn load(file: Option<&Path>, judge: Judge) -> Result<Config, Problems> {
+    whole(look(file, judge))
+}
+
+/// The configuration as far as it can be read, and what is wrong with it; `None`: it is no TOML at all, or cannot be
+/// read. What is wrong was left out: such a configuration is for telling, not for running.
+pub fn look(file: Option<&Path>, judge: Judge) -> (Option<Config>, Vec<Problem>) {
     let path = match file {
         Some(path) => Some(path),
         None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
@@ -33,22 +39,29 @@ pub fn load(file: Option<&Path>, judge: Judge) -> Result<Config, Problems> {
         None => None,
         Some(path) => {
             let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Problems(vec![Problem::new(
-                    &shown,
-                    format!("cannot be read ({error})"),
-                    "give an existing, readable TOML file to --config",
-                )])
-            })?;
-            Some((shown, text))
+            match std::fs::read_to_string(path) {
+                Ok(text) => Some((shown, text)),
+                Err(error) => {
+                    let what = format!("cannot be read ({error})");
+                    let remedy = "give an existing, readable TOML file to --config";
+                    return (None, vec![Problem::new(&shown, what, remedy)]);
+                }
+            }
         }
     };
     read(text.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), None, judge)
 }
 
+fn whole((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, Problems> {
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems)),
+    }
+}
+
 /// A configuration from TOML text alone, without files, environment, or anybody else's judgement.
 pub fn from_toml(text: &str) -> Result<Config, Problems> {
-    read(Some(("the text", text)), Some(HashMap::new()), |_| Vec::new())
+    whole(read(Some(("the text", text)), Some(HashMap::new()), |_| Vec::new()))
 }
 
 /// `environment`: `None` = that of the process.
@@ -56,7 +69,7 @@ fn read(
     file: Option<(&str, &str)>,
     environment: Option<HashMap<String, String>>,
     judge: Judge,
-) -> Result<Config, Problems> {
+) -> (Option<Config>, Vec<Problem>) {
     let mut builder = config::Config::builder();
     if let Some((_, text)) = file {
         builder = builder.add_source(File::from_str(text, FileFormat::Toml));
@@ -64,8 +77,10 @@ fn read(
     let environment =
         Environment::with_prefix("FOGBEAT").prefix_separator("__").separator("__").source(environment);
     let name = file.map_or("the environment", |(name, _)| name);
-    let merged =
-        builder.add_source(environment).build().map_err(|error| Problems(vec![syntax(name, &error)]))?;
+    let merged = match builder.add_source(environment).build() {
+        Ok(merged) => merged,
+        Err(error) => return (None, vec![syntax(name, &error)]),
+    };
 
     let mut problems = Vec::new();
     let mut gone = Gone::default();
@@ -73,19 +88,17 @@ fn read(
     split_list(&mut tree, &["mqtt", "mappings"]);
     split_list(&mut tree, &["ble", "adapters"]);
     nest_uplink_keys(&mut tree, &mut gone, &mut problems);
-    if let Some(mut config) = read_tree(&mut tree, &mut gone, &mut problems) {
-        let mut found = judge(&config);
-        validate::validate(&config, &mut found);
+    let mut read = read_tree(&mut tree, &mut gone, &mut problems);
+    if let Some(config) = &mut read {
+        let mut found = judge(config);
+        validate::validate(config, &mut found);
         config.complete();
         problems
             .extend(found.into_iter().map(|problem| Problem { key: gone.number(&problem.key), ..problem }));
-        if problems.is_empty() {
-            return Ok(config);
-        }
     }
     problems.sort();
     problems.dedup();
-    Err(Problems(problems))
+    (read, problems)
 }
 
 fn syntax(file: &str, error: &ConfigError) -> Problem {

@@ -33,7 +33,7 @@ pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal, LEAST_GENERATIONS, LEAST_QUOTA, WhenFull};
 pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
-pub use load::{DEFAULT_FILE, Judge, from_toml, load};
+pub use load::{DEFAULT_FILE, Judge, from_toml, load, look};
 pub use log::Log;
 pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
 pub use mqtt_uplink::{Aws, Broker, IotCore, IotCredentials, Live, MqttVersion, iot_certificate, iot_key};

@@ -5,7 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{AnswerEnvelope, Envelope, Refusal, Request, VERSION};
+use super::{AnswerEnvelope, Envelope, Refusal, Request, VERSION, socket_path};
+use crate::config::Config;
+use crate::state;
 
 /// A daemon that works answers at once; one that is stuck must not hold up a script.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,6 +17,27 @@ const LONG_PATIENCE: Duration = Duration::from_secs(600);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(6 * 3600);
 /// A status document with thousands of devices is a few megabytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
+
+/// Where the service of the package answers those who may ask it, but may not look into its state directory.
+const SERVICE: &str = "/run/fogbeat/fogbeat.sock";
+
+/// Where the daemon that works in `state_dir` answers; `None`: there is no daemon.
+///
+/// # Errors
+/// When the state directory cannot be looked into.
+pub fn find(state_dir: &Path) -> io::Result<Option<PathBuf>> {
+    match state::owner(state_dir) {
+        Ok(owner) => Ok(owner.map(|owner| owner.socket.unwrap_or_else(|| socket_path(state_dir)))),
+        Err(error)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && state_dir == Config::default().gateway.state_dir
+                && Path::new(SERVICE).exists() =>
+        {
+            Ok(Some(PathBuf::from(SERVICE)))
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +54,19 @@ pub enum AskError {
 
 /// Asks the daemon behind the socket at `path`. Blocks, at most some seconds (minutes where files are read through).
 pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError> {
+    let patience = match request {
+        Request::JournalVerify { .. } | Request::JournalSalvage { .. } => LONG_PATIENCE,
+        Request::Erase(_) => LONGEST_PATIENCE,
+        _ => PATIENCE,
+    };
+    ask_within(path, request, patience)
+}
+
+/// As [`ask`], waiting for the answer for at most `patience`.
+pub fn ask_within(path: &Path, request: &Request, patience: Duration) -> Result<serde_json::Value, AskError> {
     let garbled = |why: String| AskError::Garbled { path: path.to_owned(), why };
-    let line =
-        exchange(path, request).map_err(|source| AskError::Unreachable { path: path.to_owned(), source })?;
+    let line = exchange(path, request, patience)
+        .map_err(|source| AskError::Unreachable { path: path.to_owned(), source })?;
     let answer: AnswerEnvelope = serde_json::from_slice(&line).map_err(|error| garbled(error.to_string()))?;
     match answer {
         AnswerEnvelope { v: VERSION, ok: Some(value), .. } => Ok(value),
@@ -42,12 +75,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError
     }
 }
 
-fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
-    let patience = match request {
-        Request::JournalVerify { .. } | Request::JournalSalvage { .. } => LONG_PATIENCE,
-        Request::Erase(_) => LONGEST_PATIENCE,
-        _ => PATIENCE,
-    };
+fn exchange(path: &Path, request: &Request, patience: Duration) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -7,7 +7,7 @@
 mod client;
 mod server;
 
-pub use client::{AskError, ask};
+pub use client::{AskError, ask, ask_within, find};
 pub use server::{Call, Peer, Server, bind, socket_path};
 
 use serde::{Deserialize, Serialize};

@@ -19,7 +19,7 @@ use super::{Delivery, Failure, Limits, Member, Origin, Uplink};
 use crate::clock::{Stamp, WallQuality};
 use crate::config;
 use store::Store;
-pub use store::{StoreError, StoreMetrics};
+pub use store::{StoreError, StoreMetrics, reserve};
 
 /// A member here has no limit but that of a file that is pleasant to handle. Two batches: one is written while the
 /// next is made.

@@ -73,6 +73,35 @@ impl Firehose {
         Ok(client)
     }
 
+    /// Whether the stream is there and takes us, by a call that writes nothing; what it is like.
+    ///
+    /// # Errors
+    /// Why not, as for a delivery.
+    pub async fn ask(&mut self) -> Result<String, Failure> {
+        let client = self.client().await?;
+        let stream = &self.config.stream;
+        match client.describe_delivery_stream().delivery_stream_name(stream).send().await {
+            Ok(answer) => {
+                let found = answer.delivery_stream_description();
+                match found.map(|found| found.delivery_stream_status().as_str()) {
+                    None | Some("ACTIVE") => Ok(format!("the stream {stream} is there and takes us")),
+                    Some(state) => {
+                        let message = format!("the stream {stream} is there, and is {state}");
+                        Err(Failure::new("unavailable", message).remedy("wait until it is ACTIVE"))
+                    }
+                }
+            }
+            // The gateway's role may write and nothing else: who it is was believed.
+            Err(error) if classify::is_denied(&error) => Ok(format!(
+                "the credentials are good; whether {stream} may be written shows with the first batch"
+            )),
+            Err(error) => match classify::error(&error, &self.config) {
+                Delivery::Stuck(failure) | Delivery::Retry(failure) => Err(failure),
+                Delivery::Confirmed => Ok(String::new()),
+            },
+        }
+    }
+
     /// One request.
     async fn put(&self, client: &Client, members: &[Member]) -> Result<Vec<Delivery>, Delivery> {
         let records: Result<Vec<Record>, _> = members

@@ -82,7 +82,7 @@ pub use manifest::Missing;
 pub use manifest::State as GenerationState;
 pub use metrics::{CommitState, Metrics};
 pub use proof::{Facts, Given, Proof, Readable, unexplained};
-pub use quota::{Admission, QuotaStatus, Trouble};
+pub use quota::{Admission, QuotaStatus, Trouble, default_quota, floor as least_free};
 pub use salvage::Program;
 pub use spool::{
     Encryption, GenerationStatus, OpenError, Recovered, Repaired, SalvageError, ThinnedGeneration, Thinning,

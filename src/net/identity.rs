@@ -109,15 +109,27 @@ fn file(path: &Path, cause: &dyn std::fmt::Display) -> IdentityError {
     IdentityError::File { path: path.to_owned(), cause: cause.to_string() }
 }
 
-/// When a certificate ends (RFC 5280 section 4.1.2.5); `None`: it cannot be read.
+/// When a certificate ends; `None`: it cannot be read.
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
+    validity(certificate).map(|validity| validity.ends)
+}
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub begins: OffsetDateTime,
+    pub ends: OffsetDateTime,
+}
+
+/// When a certificate is valid (RFC 5280 section 4.1.2.5); `None`: it cannot be read.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let time = |reader: yasna::BERReader<'_, '_>| match reader.lookahead_tag()? {
         yasna::tags::TAG_UTCTIME => Ok(*reader.read_utctime()?.datetime()),
         _ => Ok(*reader.read_generalized_time()?.datetime()),
     };
     let parsed = yasna::parse_der(certificate, |reader| {
         reader.read_sequence(|certificate| {
-            let end = certificate.next().read_sequence(|tbs| {
+            let valid = certificate.next().read_sequence(|tbs| {
                 // The version has a tag of its own, and is left out in version 1.
                 tbs.read_optional(|version| {
                     version.read_tagged(yasna::Tag::context(0), |version| version.read_u8())
@@ -125,16 +137,16 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
                 for _serial_algorithm_issuer in 0..3 {
                     tbs.next().read_der()?;
                 }
-                let end = tbs.next().read_sequence(|validity| {
-                    time(validity.next())?;
-                    time(validity.next())
+                let valid = tbs.next().read_sequence(|validity| {
+                    let (begins, ends) = (time(validity.next())?, time(validity.next())?);
+                    Ok(Validity { begins, ends })
                 })?;
                 while tbs.read_optional(|rest| rest.read_der())?.is_some() {}
-                Ok(end)
+                Ok(valid)
             })?;
             certificate.next().read_der()?;
             certificate.next().read_der()?;
-            Ok(end)
+            Ok(valid)
         })
     });
     parsed.ok()
@@ -158,7 +170,8 @@ mod tests {
     fn the_end_of_a_certificate_is_read_in_both_forms_of_time() {
         for year in [2049, 2050, 9999] {
             let (certificate, _) = made(year);
-            assert_eq!(not_after(certificate.der()), Some(date_time_ymd(year, 3, 4)), "{year}");
+            let valid = Validity { begins: date_time_ymd(2020, 1, 1), ends: date_time_ymd(year, 3, 4) };
+            assert_eq!(validity(certificate.der()), Some(valid), "{year}");
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Usage {
     pub cpu_seconds: Option<f64>,
     pub open_fds: Option<i64>,
     pub threads: Option<i64>,
+    /// What the process made the kernel send to disks since its start.
+    pub written_bytes: Option<i64>,
 }
 
 /// What this process uses now.
@@ -33,7 +35,14 @@ pub fn usage() -> Usage {
             .and_then(|fds| i64::try_from(fds.count()).ok())
             .map(|n| n - 1),
         threads: field("Threads:"),
+        written_bytes: written("self"),
     }
+}
+
+/// What process `pid` made the kernel send to disks since its start, bytes; `None`: it may not be asked.
+pub fn written(pid: &str) -> Option<i64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
 }
 
 /// User and system time of all threads, ended ones included.
@@ -70,6 +79,17 @@ impl Collector for ProcessCollector {
         }
         let started = self.started_ms as f64 / 1000.0;
         gauge("process_start_time", "Start, seconds since the epoch", Some(&Unit::Seconds), started)?;
+        if let Some(bytes) = usage.written_bytes {
+            let metric = ConstCounter::new(bytes.unsigned_abs());
+            let help = "Sent to disks since the start";
+            let descriptor = encoder.encode_descriptor(
+                "process_written",
+                help,
+                Some(&Unit::Bytes),
+                metric.metric_type(),
+            )?;
+            metric.encode(descriptor)?;
+        }
         if let Some(seconds) = usage.cpu_seconds {
             let metric = ConstCounter::new(seconds);
             let help = "User and system CPU time";
@@ -95,7 +115,11 @@ mod tests {
         register(&mut registry, 1_793_491_200_000);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        for line in ["fogbeat_process_resident_memory_bytes ", "fogbeat_process_cpu_seconds_total "] {
+        for line in [
+            "fogbeat_process_resident_memory_bytes ",
+            "fogbeat_process_cpu_seconds_total ",
+            "fogbeat_process_written_bytes_total ",
+        ] {
             assert!(text.contains(line), "{line} is missing in {text}");
         }
         assert!(text.contains("fogbeat_process_start_time_seconds 1793491200.0"), "{text}");

@@ -26,6 +26,11 @@ in_machine() { machine_do "$name" "$@"; }
 unit() { in_machine systemctl show fogbeat --value -p "$1"; }
 log() { in_machine journalctl -u fogbeat -o cat --no-pager "$@"; }
 ask() { in_machine fogbeat status --json | json "$1"; }
+# The worst that doctor finds of one thing, and why.
+doctor() { in_machine fogbeat doctor --listen 0s --json | python3 -c 'import json, sys
+found = [f for f in json.load(sys.stdin)["findings"] if f["check"] == sys.argv[1]]
+worst = max(found, key=lambda f: ["ok", "skipped", "warning", "error"].index(f["verdict"]))
+print(worst["verdict"], worst["reason"])' "$1"; }
 publish() { in_machine mosquitto_pub -h 127.0.0.1 -q 1 -t "hr/$1" -m '{"bpm":71}'; }
 # publish without an end of its own: somebody who waits for an acknowledgement that does not come
 publish_and_wait() { machine_do "$name" timeout 90 mosquitto_pub -h 127.0.0.1 -q 1 -t "hr/$1" -m '{"bpm":72}' >/dev/null 2>&1 & waiting=$!; }
@@ -71,6 +76,8 @@ check "it is ready" equals active in_machine systemctl is-active fogbeat
 check "STATUS= says in words what it does" match "takes readings (0 stored since the start); 0 MQTT connections; uplink directory has everything" unit StatusText
 check "the port is bound once it is ready" succeeds publish strap-1
 check "what is acknowledged is stored" equals 1 ask journal.readings
+check "doctor finds the service in order" match "ok is active" doctor service
+check "and its user, who may read what it needs" match "ok the gateway's user is fogbeat" doctor user
 
 section "inside the sandbox"
 check "it runs as its own user" equals fogbeat in_machine stat -c %U "/proc/$(unit MainPID)"
@@ -84,6 +91,7 @@ check "a credential reaches the journal" not_equals None ask journal.encryption.
 check "the allocator's threshold is there from the start: no second exec" match glibc.malloc.mmap_threshold=131072 unit Environment
 check "it may write nothing but its own directories" equals "/run/fogbeat /tmp /var/lib/fogbeat /var/tmp" writable
 check "a member of the group may ask it" match '"phase": "running"' in_machine runuser -u nurse -- fogbeat status --json
+check "a member of the group is told by doctor how it is" match "1 readings stored" in_machine runuser -u nurse -- fogbeat doctor --listen 0s
 check "a stranger may not" fails in_machine runuser -u stranger -- fogbeat status
 check "who asked is known to the audit log, through sudo as well" within 5 equals nurse audited
 check "restarting bluetooth.service is allowed to it" succeeds restart_unit bluetooth.service
@@ -112,6 +120,7 @@ check "it is fed while all is well" equals 0 unit NRestarts
 in_machine bash -c "kill -STOP $(unit MainPID)"
 check "a process that stands still is replaced" within 20 restarted 1
 check "by the watchdog" match "Watchdog timeout" in_machine journalctl -b --no-pager -u fogbeat
+check "which doctor tells" match "warning the watchdog had to end it" doctor service
 if [ "$form" = full ]; then
     publish strap-1
     in_machine fsfreeze -f /var/lib/fogbeat
@@ -153,6 +162,8 @@ in_machine systemctl start fogbeat 2>/dev/null
 sleep 2
 check "a wrong configuration ends in 78" equals 78 unit ExecMainStatus
 check "and is not tried again" equals 0 unit NRestarts
+check "doctor tells of the service" match "error has failed: it does not like its configuration" doctor service
+check "and of the configuration" match "error mqtt.lisener" doctor configuration
 settings </dev/null
 in_machine systemd-run -q --unit taken bash -c 'exec fogbeat run --config /etc/fogbeat/taken.toml'
 printf '[gateway]\nstate_dir = "/var/tmp/taken"\n[mqtt.listener]\nanonymous = true\n[http]\nenabled = false\n' >"$root/etc/fogbeat/taken.toml"
@@ -160,6 +171,7 @@ in_machine systemctl restart taken
 sleep 1
 in_machine systemctl --no-block start fogbeat
 check "a port that is taken is tried for, beyond any start limit" within 30 at_least 12 unit NRestarts
+check "doctor tells by whom" match "error 127.0.0.1:1883 is taken by fogbeat" doctor listener
 in_machine systemctl stop taken
 check "and got when it is free" within 15 equals active in_machine systemctl is-active fogbeat
 in_machine rm -rf /etc/systemd/system/fogbeat.service.d /var/tmp/taken
@@ -175,6 +187,7 @@ check "and says for what" within 20 match "waits for its disk" unit StatusText
 check "and at the socket" within 5 match disk ask trouble
 sleep 5
 check "without giving up" equals 0 unit NRestarts
+check "doctor tells of the disk" match "error" doctor "disk space"
 in_machine rm /var/lib/fogbeat/somebody-elses
 check "it is ready within 10 s of the disk's return" within 10 equals active in_machine systemctl is-active fogbeat
 check "and takes readings" succeeds publish strap-1

@@ -20,6 +20,11 @@ use crate::forward::member::extension;
 /// one because of it.
 const RESERVE: u64 = 256 << 20;
 const RESERVE_SHARE: u64 = 20;
+/// What the lake leaves free of a disk of `total` bytes.
+pub fn reserve(total: u64) -> u64 {
+    RESERVE.min(total / RESERVE_SHARE)
+}
+
 /// Default share of the disk.
 const DEFAULT_SHARE: u64 = 4;
 /// Lies in a day that was written to while the clock was a guess, so that its name says nothing of its age. Empty, or
@@ -224,7 +229,7 @@ impl Store {
             days,
             total,
             max_bytes: self.max_bytes.unwrap_or(room.total / DEFAULT_SHARE),
-            reserve: RESERVE.min(room.total / RESERVE_SHARE),
+            reserve: reserve(room.total),
         })
     }
 

@@ -1,10 +1,9 @@
-//! What an error of `PutRecordBatch` means: try again, or somebody must act.
+//! What an error of a request means: try again, or somebody must act.
 
 use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchError;
 
 use super::iot_credentials;
 use crate::config;
@@ -14,7 +13,10 @@ use crate::net::chain;
 /// Cause of a record (or the whole request) that Firehose will not take as it is.
 pub(super) const REFUSED: &str = "refused";
 
-pub(super) fn error(error: &SdkError<PutRecordBatchError>, config: &config::Firehose) -> Delivery {
+pub(super) fn error<E>(error: &SdkError<E>, config: &config::Firehose) -> Delivery
+where
+    E: Error + ProvideErrorMetadata + 'static,
+{
     match error {
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
@@ -68,7 +70,16 @@ fn certificate(error: &iot_credentials::Error, config: &config::Firehose) -> Del
     }
 }
 
-fn of_certificate(error: &SdkError<PutRecordBatchError>) -> Option<&iot_credentials::Error> {
+/// The service knows who asks, and does not allow it.
+pub(super) fn is_denied<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let code = match error {
+        SdkError::ServiceError(answer) => answer.err().code(),
+        _ => None,
+    };
+    matches!(code, Some("AccessDeniedException" | "AccessDenied" | "NotAuthorized"))
+}
+
+fn of_certificate<E: Error + 'static>(error: &SdkError<E>) -> Option<&iot_credentials::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref::<iot_credentials::Error>() {
@@ -142,7 +153,7 @@ fn service(status: u16, code: Option<&str>, message: Option<&str>, config: &conf
 }
 
 /// The credentials chain has nothing to give; the SDK hides that below a failed dispatch.
-fn is_credentials(error: &SdkError<PutRecordBatchError>) -> bool {
+fn is_credentials<E: Error + 'static>(error: &SdkError<E>) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<CredentialsError>() {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use time::OffsetDateTime;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::Settings;
 use super::relay::{Counted, Relay, RelayEnd, WireBytes};
@@ -19,6 +21,9 @@ use crate::net::{DialError, Identity, Way};
 const EVENTS: usize = 64;
 /// Once one side of a connection has ended the other one follows; if it does not, it is cut off.
 const ENDING: Duration = Duration::from_secs(2);
+
+/// How long a server may take to refuse a certificate after the handshake: a round trip of a mobile network.
+const AFTERTHOUGHT: Duration = Duration::from_secs(1);
 
 enum Part {
     Library(Ended),
@@ -61,6 +66,27 @@ impl Session {
         }
     }
 
+    /// Name, TCP and TLS alone: nothing of MQTT is said, so nobody is put out. Ends within the configured timeout.
+    pub(crate) async fn knock(settings: &Settings, identity: Option<&Identity>) -> Result<(), NoSession> {
+        let context = context(settings, identity);
+        let knocked = async {
+            let Line::Secure(mut tls) = line(settings, identity, WireBytes::default()).await? else {
+                return Ok(());
+            };
+            // In TLS 1.3 what a server thinks of our certificate comes after the handshake; a broker then waits for us.
+            match tokio::time::timeout(AFTERTHOUGHT, tls.read_u8()).await {
+                Ok(Err(error)) if crate::net::tls_error(&error).is_some() => {
+                    Err(NoSession { verdict: verdict::handshake(&error, &context), refused: true })
+                }
+                _ => Ok(()),
+            }
+        };
+        match tokio::time::timeout(settings.timeout, knocked).await {
+            Ok(result) => result,
+            Err(_) => Err(NoSession { verdict: verdict::no_answer(&context), refused: false }),
+        }
+    }
+
     async fn reach(
         settings: &Settings,
         identity: Option<&Identity>,
@@ -68,28 +94,14 @@ impl Session {
     ) -> Result<Self, NoSession> {
         let context = context(settings, identity);
         let unreached = |verdict| NoSession { verdict, refused: false };
-        let dialled = |error: DialError| unreached(verdict::dial(&error, &context));
         let login = login(settings).map_err(unreached)?;
-        let way =
-            Way::new(settings.proxy.as_deref(), settings.proxy_credentials.as_deref()).map_err(dialled)?;
-        let tcp = way.dial(&settings.host, settings.port).await.map_err(dialled)?;
-        let tcp = Counted::new(tcp, bytes);
+        let line = line(settings, identity, bytes).await?;
         let (relay, socket, passed) = Relay::bind().map_err(|error| unreached(verdict::local(&error)))?;
         let mut parts = JoinSet::new();
-        match identity.filter(|_| settings.secure) {
-            None => {
-                parts.spawn(async { Part::Relay(relay.run(tcp).await) });
-            }
-            Some(identity) => {
-                let name = ServerName::try_from(settings.host.clone())
-                    .map_err(|_| dialled(DialError::Address(settings.host.clone())))?;
-                let tls =
-                    TlsConnector::from(identity.tls.clone()).connect(name, tcp).await.map_err(|error| {
-                        NoSession { verdict: verdict::handshake(&error, &context), refused: true }
-                    })?;
-                parts.spawn(async { Part::Relay(relay.run(tls).await) });
-            }
-        }
+        match line {
+            Line::Plain(tcp) => parts.spawn(async { Part::Relay(relay.run(tcp).await) }),
+            Line::Secure(tls) => parts.spawn(async { Part::Relay(relay.run(*tls).await) }),
+        };
         let (client, connection) = wire::open(settings, &socket, login);
         let (teller, mut events) = mpsc::channel(EVENTS);
         parts.spawn(async { Part::Library(connection.run(teller).await) });
@@ -129,6 +141,27 @@ impl Session {
         self.events.close();
         // The library ends once the farewell is written.
         join(&mut self.parts).await;
+    }
+}
+
+/// A line to the broker on which nothing was said yet.
+enum Line {
+    Plain(Counted),
+    Secure(Box<TlsStream<Counted>>),
+}
+
+async fn line(settings: &Settings, identity: Option<&Identity>, bytes: WireBytes) -> Result<Line, NoSession> {
+    let context = context(settings, identity);
+    let dialled = |error: DialError| NoSession { verdict: verdict::dial(&error, &context), refused: false };
+    let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials.as_deref()).map_err(dialled)?;
+    let tcp = way.dial(&settings.host, settings.port).await.map_err(dialled)?;
+    let tcp = Counted::new(tcp, bytes);
+    let Some(identity) = identity.filter(|_| settings.secure) else { return Ok(Line::Plain(tcp)) };
+    let name = ServerName::try_from(settings.host.clone())
+        .map_err(|_| dialled(DialError::Address(settings.host.clone())))?;
+    match TlsConnector::from(identity.tls.clone()).connect(name, tcp).await {
+        Ok(tls) => Ok(Line::Secure(Box::new(tls))),
+        Err(error) => Err(NoSession { verdict: verdict::handshake(&error, &context), refused: true }),
     }
 }
 

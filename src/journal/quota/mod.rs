@@ -116,7 +116,7 @@ pub fn default_quota(free: u64) -> u64 {
 }
 
 /// Free space below which nothing is written on a filesystem of `disk` bytes.
-fn floor(disk: u64) -> u64 {
+pub fn floor(disk: u64) -> u64 {
     (disk / 64).clamp(FLOOR_LEAST, FLOOR_MOST)
 }
 
