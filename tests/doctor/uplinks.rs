@@ -178,19 +178,19 @@ fn a_stream_is_asked_for_and_never_written() {
 
 #[test]
 fn what_a_running_gateway_meets_is_told_with_its_remedy() {
-    let mut patient = Patient::new("stuck");
+    let patient = Patient::new("stuck");
     patient.setup.block_lake();
     let daemon = patient.start();
     crate::support::wire::publish_once(patient.setup.mqtt, "hr/strap-1", "71");
     let started = std::time::Instant::now();
     loop {
         let seen = patient.ask(&[]);
-        if seen.code == 69 {
-            seen.expect("uplink directory", Verdict::Error, "1 readings wait on disk");
+        // A file where a directory is wanted may be gone in a moment, so it is tried again.
+        if seen.code == 1 {
+            seen.expect("uplink directory", Verdict::Warning, "1 readings wait on disk");
             break;
         }
         assert!(started.elapsed() < Duration::from_secs(30), "{:#?}", seen.report);
     }
     daemon.kill();
-    patient.setup.extra.clear();
 }
