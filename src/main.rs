@@ -59,7 +59,7 @@ fn run(common: &Common) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let state = StateDir::open_or_wait(&config.gateway.state_dir)?;
     let configuration = gateway::fingerprint(&config);
-    tracing::debug!(target: flight::LIFE, version = env!("CARGO_PKG_VERSION"), profile, pid = std::process::id(),
+    tracing::info!(target: flight::LIFE, version = env!("CARGO_PKG_VERSION"), profile, pid = std::process::id(),
         configuration, "start");
     let recorded = logs.recorded();
     let again = common.clone();
@@ -79,8 +79,8 @@ fn run(common: &Common) -> Result<(), Failure> {
     let lived = runtime.block_on(gateway::run(Setup { config, state, logs, reread }));
     runtime.shutdown_timeout(LAST_WAIT);
     match &lived {
-        Ok(()) => tracing::debug!(target: flight::LIFE, reason = "told to", "stop"),
-        Err(error) => tracing::debug!(target: flight::LIFE, %error, "stop"),
+        Ok(()) => tracing::info!(target: flight::LIFE, reason = "told to", "stop"),
+        Err(error) => tracing::info!(target: flight::LIFE, %error, "stop"),
     }
     recorded.flush();
     Ok(lived?)

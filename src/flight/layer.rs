@@ -19,7 +19,7 @@ pub fn filter() -> Targets {
         .with_default(LevelFilter::WARN)
         .with_target("rumqttd", LevelFilter::OFF)
         .with_target("fogbeat", LevelFilter::INFO)
-        .with_target("flight", LevelFilter::DEBUG)
+        .with_target("flight", LevelFilter::INFO)
 }
 
 /// What an event says.

@@ -29,8 +29,8 @@
 //! happens. That is at most one fdatasync in 5 s, and some 300 a day on a quiet gateway.
 //!
 //! What is recorded is what [`crate::telemetry`] is told at `info` and above by fogbeat, at `warn` and above by others,
-//! and marks that are made for it alone ([`LIFE`], [`FIGURES`]: targets of `tracing` events at debug). All of it is
-//! redacted before it is written ([`crate::redact`]): no reading, no name, no address.
+//! and marks that are made for it alone (targets below `flight`, which the log does not show; at `info`, so that what is
+//! below it costs the way of a reading no more than before: one look at a level). All of it is redacted before it is written ([`crate::redact`]): no reading, no name, no address.
 
 mod layer;
 mod recorder;
@@ -46,7 +46,7 @@ pub use ring::{Flight, SIZE, read};
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "flight.ring";
-/// Target of `tracing` events at debug that are recorded among the gateway's life, and not logged. Any other target below
+/// Target of `tracing` events that are recorded among the gateway's life, and not logged. Any other target below
 /// `flight` is recorded among the events, so that no module has to know this one.
 pub const LIFE: &str = "flight::life";
 /// The same among the figures.

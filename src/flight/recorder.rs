@@ -98,6 +98,7 @@ impl Recorder {
         }
     }
 
+    /// For who has to wait for the last records.
     pub fn recorded(&self) -> Recorded {
         Recorded(self.to.clone())
     }
@@ -144,6 +145,8 @@ struct Writer {
     place: Place,
     dirt: Dirt,
     synced: Instant,
+    /// Whether this life's first record is written: the ring may be lost and found while it lasts.
+    begun: bool,
     alike: HashMap<tracing::callsite::Identifier, Alike>,
 }
 
@@ -160,6 +163,7 @@ impl Writer {
             place,
             dirt: Dirt::Clean,
             synced: now,
+            begun: false,
             alike: HashMap::new(),
         }
     }
@@ -204,7 +208,9 @@ impl Writer {
         match Ring::open(&self.state_dir.join(FILE)) {
             Ok((ring, before)) => {
                 self.place = Place::Ring(ring);
-                self.begin(&before);
+                if !self.begun {
+                    self.begin(&before);
+                }
             }
             Err(_) => self.place = Place::None(Instant::now() + AGAIN),
         }
@@ -212,6 +218,7 @@ impl Writer {
 
     /// What the ring shows of the life before this one.
     fn begin(&mut self, before: &Before) {
+        self.begun = true;
         let end = match &before.last {
             None => "nothing is known of one",
             Some(last) if last.text == "stop" => "stopped",
@@ -347,7 +354,7 @@ mod tests {
         let (layer, mut recorder) = channel();
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter()));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::debug!(target: "flight::life", version = "0.1.0", "start");
+            tracing::info!(target: "flight::life", version = "0.1.0", "start");
             tracing::info!(target: "fogbeat::forward", uplink = "Anna", cause = "network", queued = 7_u64, bpm = 173, "the uplink Anna is back");
             tracing::debug!(target: "fogbeat::forward", "nothing");
             tracing::info!(target: "sled", "nothing");

@@ -228,7 +228,7 @@ impl Board {
     /// Everything that was asked of the uplink worked.
     pub(super) fn working(&mut self, state: State) {
         if matches!(*self.state.borrow(), State::Retrying { .. } | State::Stuck { .. }) {
-            tracing::debug!(target: "flight::uplink", uplink = %self.name, kind = self.kind, "an uplink works again");
+            tracing::info!(target: "flight::uplink", uplink = %self.name, kind = self.kind, "an uplink works again");
         }
         if self.warned.take().is_some() {
             tracing::info!(uplink = %self.name, "the uplink is back");
@@ -242,7 +242,7 @@ impl Board {
         self.metrics.up.get_or_create(&self.label()).set(0);
         let severity = if stuck { "stuck" } else { "retrying" };
         if failures == 1 {
-            tracing::debug!(target: "flight::uplink", uplink = %self.name, kind = self.kind, cause = failure.cause, severity,
+            tracing::info!(target: "flight::uplink", uplink = %self.name, kind = self.kind, cause = failure.cause, severity,
                 "an uplink fails");
         }
         if self.warned != Some(severity) && (stuck || failures == PATIENCE) {

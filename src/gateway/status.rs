@@ -166,7 +166,7 @@ impl Sources {
         let quota = self.journal.quota();
         let queued = self.uplinks.iter().map(|uplink| uplink.status().queued_readings).max();
         let failing = self.uplinks.iter().filter(|uplink| uplink.status().failing_s.is_some()).count();
-        tracing::debug!(
+        tracing::info!(
             target: flight::FIGURES,
             resident_bytes = usage.resident_bytes,
             open_fds = usage.open_fds,

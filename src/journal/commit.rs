@@ -291,7 +291,7 @@ impl Committer {
         let generation = made?;
         self.spool.promote(&generation, before)?;
         if let Some((sealed, readings)) = before {
-            tracing::debug!(target: "flight::journal", generation = sealed, readings, "a generation was sealed");
+            tracing::info!(target: "flight::journal", generation = sealed, readings, "a generation was sealed");
         }
         self.inner.watermark.send_replace(Seq::new(generation.number(), 0));
         self.inner.rolls.emptied();

@@ -88,8 +88,10 @@ impl Logs {
 pub fn filter(level: &str) -> Result<Targets, FilterError> {
     let text = match level.parse::<tracing::Level>() {
         // rumqttd calls a subscriber that leaves an error; what matters of it is told by our own router.
-        Ok(level) => format!("warn,rumqttd=off,fogbeat={level}"),
-        Err(_) => level.to_owned(),
+        Ok(level) => format!("warn,rumqttd=off,fogbeat={level},flight=off"),
+        // What is meant for the flight recorder is shown to who asks for it by name.
+        Err(_) if level.contains("flight") => level.to_owned(),
+        Err(_) => format!("{level},flight=off"),
     };
     text.parse::<Targets>().map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
 }
@@ -118,6 +120,8 @@ mod tests {
         let literal = filter("error,fogbeat::web=trace").unwrap();
         assert!(literal.would_enable("fogbeat::web", &tracing::Level::TRACE));
         assert!(!literal.would_enable("fogbeat::journal", &tracing::Level::WARN));
+        assert!(!literal.would_enable("flight::life", &tracing::Level::INFO));
+        assert!(!debug.would_enable("flight::life", &tracing::Level::INFO));
         let told = filter("fogbeat=loud").unwrap_err().to_string();
         assert!(told.contains("fogbeat=loud"), "{told}");
     }
