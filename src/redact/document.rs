@@ -32,6 +32,7 @@ impl Redactor {
             // Below a map of names each key is one, also one that looks like a field.
             let (name, own) = match (around, rule(name)) {
                 (Rule::Names, _) => (self.tag(name), Rule::Show),
+                (Rule::Counts, _) => (self.text(name), Rule::Show),
                 (_, Rule::Withhold) if value.is_object() || value.is_array() => {
                     (self.tag(name), Rule::Withhold)
                 }
@@ -47,8 +48,8 @@ impl Redactor {
     pub fn scalar(&self, value: &Value, rule: Rule) -> Value {
         match (rule, value) {
             (_, Value::Null) => Value::Null,
-            (Rule::Show, Value::String(text)) => Value::from(self.text(text)),
-            (Rule::Show, other) => other.clone(),
+            (Rule::Show | Rule::Counts, Value::String(text)) => Value::from(self.text(text)),
+            (Rule::Show | Rule::Counts, other) => other.clone(),
             (Rule::Tag, Value::String(text)) => Value::from(self.named(text)),
             (Rule::Tag, other) => Value::from(self.tag(&other.to_string())),
             (Rule::Names, Value::String(text)) => Value::from(self.tag(text)),
