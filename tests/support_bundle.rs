@@ -127,7 +127,7 @@ fn fogbeat(setup: &Setup) -> Command {
         .arg(&setup.config)
         .env("FOGBEAT__GATEWAY__ID", "gw-ward-seven")
         .env("FOGBEAT__GATEWAY__SITE", "st-marys-hospital")
-        .env("FOGBEAT__HTTP__DEVICE_METRICS", "true")
+        .env("FOGBEAT__HTTP__DEVICE_METRICS", "10")
         .env("AWS_ACCESS_KEY_ID", "AKIAWARDSEVEN00001")
         .env("AWS_SECRET_ACCESS_KEY", "geheim9q-aws")
         .stdin(Stdio::null());
@@ -139,7 +139,7 @@ fn start(setup: &Setup) -> support::daemon::Daemon {
     command
         .env("FOGBEAT__GATEWAY__ID", "gw-ward-seven")
         .env("FOGBEAT__GATEWAY__SITE", "st-marys-hospital")
-        .env("FOGBEAT__HTTP__DEVICE_METRICS", "true")
+        .env("FOGBEAT__HTTP__DEVICE_METRICS", "10")
         .env("AWS_ACCESS_KEY_ID", "AKIAWARDSEVEN00001")
         .env("AWS_SECRET_ACCESS_KEY", "geheim9q-aws");
     let mut daemon = support::daemon::Daemon::spawn(command, setup);
@@ -378,7 +378,9 @@ fn the_recorder_tells_of_lives_and_deaths() {
     let bench = Bench::new("flight");
     let setup = Setup::new(bench.path());
     setup.start().terminate(STOP);
-    setup.start().kill();
+    let second = setup.start();
+    std::thread::sleep(Duration::from_secs(2));
+    second.kill();
     setup.start().terminate(STOP);
     let (files, _) = bundle(&setup);
     let lines = records(&files["flight.jsonl"]);

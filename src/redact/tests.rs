@@ -75,6 +75,11 @@ fn a_tag_is_the_same_everywhere_and_the_audit_logs() {
         redactor.metrics("fogbeat_x_total{device=\"strap-17\"} 3"),
         format!("fogbeat_x_total{{device=\"{tag}\"}} 3\n")
     );
+    assert_eq!(
+        redactor.document(&json!({ "device": tag })),
+        json!({ "device": tag }),
+        "and stays what it is"
+    );
     assert!(tag.ends_with("h5pwrauczjmbgtlt"), "{tag}");
 }
 

@@ -53,7 +53,11 @@ impl Redactor {
 
     /// The value of a field that holds names or addresses: what class of address it is stays readable.
     pub(super) fn named(&self, text: &str) -> String {
-        address(self, text).unwrap_or_else(|| if text.is_empty() { String::new() } else { self.tag(text) })
+        // What was redacted before stays what it is.
+        if text.is_empty() || is_tag(text) {
+            return text.to_owned();
+        }
+        address(self, text).unwrap_or_else(|| self.tag(text))
     }
 
     fn word(&self, word: &str) -> String {
