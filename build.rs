@@ -32,7 +32,7 @@ fn main() {
         );
     }
     let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
-    let text: String = found.iter().flat_map(|word| [word, "\n"]).collect();
+    let text: String = found.iter().flat_map(|word| [word.as_str(), "\n"]).collect();
     if let Err(error) = std::fs::write(out.join("words.txt"), text) {
         println!("cargo::error=the list of words cannot be written: {error}");
     }
