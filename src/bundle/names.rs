@@ -58,8 +58,10 @@ fn below(value: &Value, here: Rule, names: &mut Vec<String>) {
             }
         }
         Value::Array(items) => items.iter().for_each(|item| below(item, here, names)),
-        Value::String(text) if here == Rule::Tag => {
-            names.extend(text.split('/').map(str::to_owned));
+        // Of a path, or of a topic that AWS has laid down, the parts are words like any other.
+        Value::String(text) if here == Rule::Tag && !text.starts_with(['/', '$']) => {
+            let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
+            names.extend(rest.split('/').map(str::to_owned));
             names.push(text.clone());
         }
         _ => {}

@@ -36,14 +36,14 @@ const SHOWN: &str = "
     connect connected connections connections_per_address cores count counts cpu_seconds created_ms
     credentials cursor damage damaged days_left dedupe_window delay delivered delivered_batches
     delivered_bytes delivered_readings denied device_future device_metrics device_past doubted dropped drops
-    duplicate duplicates durable echoes enabled encoding encrypted encryption end ended entries epoch error
+    duplicate duplicates durable echoes enabled encoding encrypted encryption end ended entries epoch erased error
     error_ms errors evicted expired expires external external_brokers facts failing_s failure faults fields file
     files filters findings fine first fixed_ms floor_ms format found free_bytes from fstype gaps gateway_version
     gatt generation generation_age generation_size generations given gone grace guess_ms guessed handshake
     handshakes head health heard heard_s http in_flight inodes inodes_free interval iot iot_credentials journal
     keep kernel key_file kind kinds lakes last last_error lasted_ms lasted_s late left left_behind level limit
     limits link links listener listening live live_messages live_s load log lost machine
-    mapping mappings max_age max_bytes max_devices max_member members memory message messages
+    manifest mapping mappings max_age max_bytes max_devices max_member members memory message messages
     model mount mqtt n needs_restart new_per_second next next_action next_generation oldest_s on open open_fds
     options os own packet_size pair panicked password_file path patience patience_left_s paused phase pid policy
     port possible_duplicates priority privacy problems process profile proxy_credentials_file pseudonyms publishes
