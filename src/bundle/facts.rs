@@ -94,10 +94,10 @@ fn disk(place: &Path, redactor: &Redactor) -> Value {
         "exists": place.exists(),
         "fstype": mount.map(|(_, (_, kind, _))| redactor.text(kind)),
         "options": mount.map(|(_, (.., options))| redactor.text(options)),
-        "size_bytes": room.map(|room| room.f_blocks.saturating_mul(room.f_frsize)),
-        "available_bytes": room.map(|room| room.f_bavail.saturating_mul(room.f_frsize)),
-        "inodes": room.map(|room| room.f_files),
-        "inodes_free": room.map(|room| room.f_favail),
+        "size_bytes": room.as_ref().map(|room| room.f_blocks.saturating_mul(room.f_frsize)),
+        "available_bytes": room.as_ref().map(|room| room.f_bavail.saturating_mul(room.f_frsize)),
+        "inodes": room.as_ref().map(|room| room.f_files),
+        "inodes_free": room.as_ref().map(|room| room.f_favail),
     })
 }
 
