@@ -104,6 +104,7 @@ impl Health {
     }
 
     pub fn enter(&self, phase: Phase) {
+        tracing::info!(target: "flight::life", ?phase, "phase");
         self.lock().phase = phase;
     }
 

@@ -7,6 +7,7 @@
 
 pub mod allocator;
 pub mod audit;
+pub mod bundle;
 pub mod cli;
 pub mod clock;
 pub mod cloud;
@@ -16,6 +17,7 @@ pub mod demo;
 pub mod doctor;
 pub mod enroll;
 mod files;
+pub mod flight;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -26,6 +28,7 @@ pub mod net;
 mod panics;
 pub mod privacy;
 pub mod reading;
+pub mod redact;
 pub mod relayed;
 pub mod remote;
 pub mod source;

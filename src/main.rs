@@ -8,7 +8,7 @@ use clap::Parser;
 use fogbeat::cli::{self, Cli, Command, Common, Failure, Kind};
 use fogbeat::gateway::{self, Setup};
 use fogbeat::state::StateDir;
-use fogbeat::{allocator, telemetry};
+use fogbeat::{allocator, flight, telemetry};
 
 /// More workers than cores gain nothing, and a Pi has other work as well.
 const MOST_WORKERS: usize = 2;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
         Command::Cloud(command) => cli::cloud::run(&common, &command),
+        Command::SupportBundle(options) => cli::support_bundle::run(&common, &options),
         Command::Completions(options) => cli::completions::run(&options),
         Command::Man(options) => cli::man::run(&options),
     })
@@ -58,6 +59,10 @@ fn run(common: &Common) -> Result<(), Failure> {
     // What is written holds health data: not for everybody on this machine.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let state = StateDir::open_or_wait(&config.gateway.state_dir)?;
+    let configuration = gateway::fingerprint(&config);
+    tracing::info!(target: flight::LIFE, version = env!("CARGO_PKG_VERSION"), profile, pid = std::process::id(),
+        configuration, "start");
+    let recorded = logs.recorded();
     let again = common.clone();
     let reread = Box::new(move || {
         let fresh = again.read()?;
@@ -74,5 +79,10 @@ fn run(common: &Common) -> Result<(), Failure> {
         .map_err(Failure::unavailable)?;
     let lived = runtime.block_on(gateway::run(Setup { config, state, logs, reread }));
     runtime.shutdown_timeout(LAST_WAIT);
+    match &lived {
+        Ok(()) => tracing::info!(target: flight::LIFE, reason = "told to", "stop"),
+        Err(error) => tracing::info!(target: flight::LIFE, %error, "stop"),
+    }
+    recorded.flush();
     Ok(lived?)
 }

@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 21] = [
     &[],
     &["run"],
     &["demo"],
@@ -42,6 +42,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["audit"],
     &["audit", "show"],
     &["audit", "verify"],
+    &["support-bundle"],
     &["completions"],
 ];
 

@@ -28,6 +28,11 @@ const ACCESS_EVERY: Duration = Duration::from_secs(3600);
 /// Longer than any line.
 const LONGEST_LINE: u64 = 64 << 10;
 
+/// The key that names become tags by. Whoever has it can try names out.
+pub fn key_file(state_dir: &Path) -> PathBuf {
+    state_dir.join(KEY)
+}
+
 /// The log cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -86,7 +91,7 @@ impl Audit {
     /// # Errors
     /// When the key cannot be read or made.
     pub fn open(state_dir: &Path) -> Result<Self, AuditError> {
-        let path = state_dir.join(KEY);
+        let path = key_file(state_dir);
         let key = match Key::read_or_make(&path) {
             Err(KeyError::Format(_)) => {
                 fs::remove_file(&path).map_err(|source| AuditError::Io { path: path.clone(), source })?;

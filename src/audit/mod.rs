@@ -23,7 +23,7 @@ mod verify;
 mod who;
 
 pub use event::{Act, Device, Outcome};
-pub use log::{Audit, AuditError, Head, Scribe};
+pub use log::{Audit, AuditError, Head, Scribe, key_file};
 pub use verify::{Audited, Line, Verdict};
 pub use who::Who;
 

@@ -19,6 +19,7 @@ mod output;
 mod record;
 pub mod scan;
 pub mod status;
+pub mod support_bundle;
 pub mod uplink;
 
 use std::path::PathBuf;
@@ -101,6 +102,9 @@ pub enum Command {
     /// The cloud side: its template, what a gateway has to know of it, what it costs
     #[command(subcommand, after_help = "Example: fogbeat cloud cost --devices 40 --gateways 2")]
     Cloud(cloud::Command),
+    /// Gather what is needed to find out what is wrong, with nobody's readings or names in it
+    #[command(after_help = support_bundle::AFTER_HELP)]
+    SupportBundle(support_bundle::Options),
     /// Print a completion script for a shell
     #[command(after_help = "Example: fogbeat completions bash > /etc/bash_completion.d/fogbeat")]
     Completions(completions::Options),

@@ -17,6 +17,7 @@ pub use anchors::{Anchor, Anchors, SeenBoot};
 pub use metrics::Metrics;
 pub use repair::{BootTimes, Correction, Resolved, TimeQuality};
 pub use system::{Heard, Status, SystemClock, heard_now, is_before_build};
+pub(crate) use system::{boot_id, both};
 
 /// Identity of one boot of the machine (`/proc/sys/kernel/random/boot_id`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

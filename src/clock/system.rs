@@ -279,7 +279,7 @@ fn uptime() -> u64 {
 }
 
 /// Uptime and system clock of one moment.
-fn both() -> (u64, i64) {
+pub(crate) fn both() -> (u64, i64) {
     (uptime(), millis(clock_gettime(ClockId::Realtime)))
 }
 
@@ -289,7 +289,7 @@ fn millis(time: Timespec) -> i64 {
 
 /// The kernel's boot id; where a sandbox hides it, a random one: it then stands for this run, and stamps of two runs
 /// in one boot are merely not compared.
-fn boot_id() -> BootId {
+pub(crate) fn boot_id() -> BootId {
     let mut id = [0; 16];
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();

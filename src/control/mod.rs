@@ -24,6 +24,8 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     /// The whole status document.
     Status,
+    /// The metrics, as `{"text": ..}` in OpenMetrics.
+    Metrics,
     /// The uplinks known here, those that are gone from the configuration included.
     UplinkList,
     /// Gives up the place of an uplink that is gone from the configuration.

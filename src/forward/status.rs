@@ -227,6 +227,9 @@ impl Board {
 
     /// Everything that was asked of the uplink worked.
     pub(super) fn working(&mut self, state: State) {
+        if matches!(*self.state.borrow(), State::Retrying { .. } | State::Stuck { .. }) {
+            tracing::info!(target: "flight::uplink", uplink = %self.name, kind = self.kind, "an uplink works again");
+        }
         if self.warned.take().is_some() {
             tracing::info!(uplink = %self.name, "the uplink is back");
         }
@@ -238,6 +241,10 @@ impl Board {
     pub(super) fn failing(&mut self, failure: Failure, stuck: bool, failures: u32, now: Instant) {
         self.metrics.up.get_or_create(&self.label()).set(0);
         let severity = if stuck { "stuck" } else { "retrying" };
+        if failures == 1 {
+            tracing::info!(target: "flight::uplink", uplink = %self.name, kind = self.kind, cause = failure.cause, severity,
+                "an uplink fails");
+        }
         if self.warned != Some(severity) && (stuck || failures == PATIENCE) {
             self.warned = Some(severity);
             let remedy = failure.remedy.as_deref().unwrap_or("none: it is tried again by itself");

@@ -10,6 +10,7 @@ use crate::control::{Answer, Peer, Refusal, RefusalKind, Request};
 use crate::journal::SalvageError;
 use crate::privacy::erase::{self, Place, Wish};
 use crate::source::bluetooth::{AllowError, CommandError};
+use crate::web;
 
 /// Carries a request out.
 pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
@@ -19,6 +20,10 @@ pub fn answer(request: &Request, peer: Peer, sources: &Sources) -> Answer {
             // Payloads that were not understood are shown as they came.
             sources.scribe.access(&who, "status");
             to_value(&sources.status())
+        }
+        Request::Metrics => {
+            let text = web::metrics_text(&sources.registry);
+            Ok(json!({ "text": text.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))? }))
         }
         Request::UplinkList => {
             let uplinks: Vec<_> = sources.uplinks.iter().map(|uplink| uplink.status()).collect();

@@ -59,6 +59,8 @@ const MOST_CALLS: usize = 8;
 const PULSE: Duration = Duration::from_secs(1);
 /// How often systemd is told in words what the gateway does.
 const TELLING: Duration = Duration::from_secs(10);
+/// How often the flight recorder notes down how much of everything there is.
+const FIGURING: Duration = Duration::from_secs(300);
 
 /// Why a gateway could not start, or did not stop in good order.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +255,9 @@ impl Gateway {
         let intake =
             Intake::start(&config, &id, &setup.state, &journal, shelf, &clock, &mut registry).await?;
 
+        let registry = Arc::new(registry);
         let sources = Arc::new(Sources {
+            registry: registry.clone(),
             gateway: id,
             site: config.gateway.site.clone(),
             started: begun,
@@ -332,6 +336,9 @@ impl Gateway {
         let mut telling = tokio::time::interval(TELLING);
         telling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut told = None;
+        let mut figuring = tokio::time::interval(FIGURING);
+        figuring.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut figured = None;
         loop {
             tokio::select! {
                 wish = signals.next() => match wish {
@@ -351,6 +358,7 @@ impl Gateway {
                 ended = uplink_ended(&mut self.uplinks) => return Some(ended),
                 _ = pulse.tick() => self.pulse(&mut watchdog),
                 _ = telling.tick(), if notify::heard() => self.tell(&mut told),
+                _ = figuring.tick() => self.figure(&mut figured),
             }
         }
     }
@@ -376,6 +384,14 @@ impl Gateway {
             let sources = self.sources.clone();
             let tell = move || notify::status(&words::sentence(&sources.facts()));
             *last = Some(tokio::task::spawn_blocking(tell));
+        }
+    }
+
+    /// Notes down for the flight recorder how much of everything there is; not while the last round hangs at the disk.
+    fn figure(&self, last: &mut Option<tokio::task::JoinHandle<()>>) {
+        if last.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let sources = self.sources.clone();
+            *last = Some(tokio::task::spawn_blocking(move || sources.figures()));
         }
     }
 
@@ -497,7 +513,7 @@ fn tell_head(scribe: &Scribe) {
 }
 
 /// SHA-256 of the settings in force, as `fogbeat check` prints them.
-fn fingerprint(config: &Config) -> String {
+pub fn fingerprint(config: &Config) -> String {
     hex::encode(Sha256::digest(config.to_toml().unwrap_or_default()))
 }
 

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use super::accounted::Accounted;
 use super::words::{self, Facts};
 use crate::audit::{Head, Scribe};
 use crate::clock::{self, SystemClock};
+use crate::flight;
 use crate::forward;
 use crate::health::{Health, Phase};
 use crate::journal::{Journal, JournalStatus};
@@ -94,6 +96,7 @@ pub struct Sources {
     pub clock: Arc<SystemClock>,
     pub window: DeviceTimeWindow,
     pub journal: Journal,
+    pub registry: Arc<Registry>,
     pub listener: Option<mqtt::Handle>,
     pub externals: Vec<mqtt::ExternalHandle>,
     pub bluetooth: bluetooth::Commands,
@@ -155,6 +158,30 @@ impl Sources {
             synced: self.clock.status().health.synced,
             uplinks: self.uplinks.iter().map(uplink).collect(),
         }
+    }
+
+    /// Tells the flight recorder. Looks at files as well.
+    pub fn figures(&self) {
+        let usage = process::usage();
+        let quota = self.journal.quota();
+        let queued = self.uplinks.iter().map(|uplink| uplink.status().queued_readings).max();
+        let failing = self.uplinks.iter().filter(|uplink| uplink.status().failing_s.is_some()).count();
+        tracing::info!(
+            target: flight::FIGURES,
+            resident_bytes = usage.resident_bytes,
+            open_fds = usage.open_fds,
+            threads = usage.threads,
+            cpu_seconds = usage.cpu_seconds,
+            uptime_s = self.started.elapsed().as_secs(),
+            used_bytes = quota.used_bytes,
+            free_bytes = quota.free_bytes,
+            readings = self.journal.status().readings,
+            queued,
+            failure = failing,
+            connections = self.listener.as_ref().map(|listener| listener.metrics().connections.get()),
+            synced = self.clock.status().health.synced,
+            "figures"
+        );
     }
 
     pub fn left_behind(&self) -> Vec<LeftBehind> {

@@ -83,6 +83,7 @@ impl Waiting<'_> {
 
     async fn attempt(&mut self, bound: &mut bool) -> Result<Opened, GatewayError> {
         self.setup.state.claim()?;
+        self.setup.logs.record(self.setup.state.path());
         let config = &self.setup.config;
         if !*bound {
             let path = control::socket_path(self.setup.state.path());
@@ -116,8 +117,12 @@ impl Waiting<'_> {
         let status = Box::new(move || status(&shown));
         let stopped = self.stopped.clone();
         pages.spawn(async move {
-            if let Err(error) =
-                web::serve(listener, Arc::new(web::Pages { health, registry, status }), stopped).await
+            if let Err(error) = web::serve(
+                listener,
+                Arc::new(web::Pages { health, registry: Arc::new(registry), status }),
+                stopped,
+            )
+            .await
             {
                 tracing::debug!(%error, "the pages cannot be served");
             }

@@ -290,6 +290,9 @@ impl Committer {
         };
         let generation = made?;
         self.spool.promote(&generation, before)?;
+        if let Some((sealed, readings)) = before {
+            tracing::info!(target: "flight::journal", generation = sealed, readings, "a generation was sealed");
+        }
         self.inner.watermark.send_replace(Seq::new(generation.number(), 0));
         self.inner.rolls.emptied();
         self.encoder.seal_with(generation.sealer().cloned());

@@ -73,11 +73,20 @@ impl Key {
             Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             found => return found,
         }
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| KeyError::Random(error.to_string()))?;
-        let text = format!("{}\n", hex::encode(key));
+        let key = Self::random()?;
+        let text = format!("{}\n", hex::encode(key.0));
         let failed = |source| KeyError::Read { path: path.to_owned(), source };
         crate::files::replace(path, text.as_bytes()).map_err(failed)?;
+        Ok(key)
+    }
+
+    /// A key that is kept nowhere.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn random() -> Result<Self, KeyError> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| KeyError::Random(error.to_string()))?;
         Ok(Self(key))
     }
 

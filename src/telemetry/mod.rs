@@ -1,16 +1,20 @@
 //! Logs, and the metrics of the process. Readable text on standard error, the journal's own fields under systemd, JSON where asked for.
 //!
 //! Promise: data never goes to standard error and logs never to standard output; the level can be changed while
-//! running. Levels are ours: what other crates say below a warning is not shown unless a filter asks for it.
+//! running. Levels are ours: what other crates say below a warning is not shown unless a filter asks for it. The flight
+//! recorder ([`crate::flight`]) hears what it has to know whatever the level.
 
 pub mod process;
 
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, reload};
+
+use crate::flight;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -32,9 +36,10 @@ pub struct FilterError {
     why: String,
 }
 
-/// The handle to change the level of a running process.
+/// The handle to change the level of a running process, and its flight recorder.
 pub struct Logs {
     filter: reload::Handle<Targets, Registry>,
+    recorder: flight::Recorder,
 }
 
 /// Starts logging. A second call in one process changes nothing (tests).
@@ -49,13 +54,27 @@ pub fn start(format: Format, level: &str) -> Result<Logs, FilterError> {
             Box::new(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr))
         }
     };
+    let (recorded, recorder) = flight::channel();
+    let layers = tracing_subscriber::registry()
+        .with(output.with_filter(filter))
+        .with(recorded.with_filter(flight::filter()));
     // An error here means that a subscriber is set already, as in tests that start several gateways.
-    let _ = tracing_subscriber::registry().with(filter).with(output).try_init();
+    let _ = layers.try_init();
     crate::panics::tell();
-    Ok(Logs { filter: handle })
+    Ok(Logs { filter: handle, recorder })
 }
 
 impl Logs {
+    /// What is told is kept in `state_dir` from now on, and what was told before as well. The state directory is ours.
+    pub fn record(&mut self, state_dir: &Path) {
+        self.recorder.record(state_dir.to_owned());
+    }
+
+    /// Waits for the flight recorder, at the end of the program.
+    pub fn recorded(&self) -> flight::Recorded {
+        self.recorder.recorded()
+    }
+
     /// Changes the level from now on.
     pub fn set(&self, level: &str) -> Result<(), FilterError> {
         let fresh = filter(level)?;
@@ -69,8 +88,10 @@ impl Logs {
 pub fn filter(level: &str) -> Result<Targets, FilterError> {
     let text = match level.parse::<tracing::Level>() {
         // rumqttd calls a subscriber that leaves an error; what matters of it is told by our own router.
-        Ok(level) => format!("warn,rumqttd=off,fogbeat={level}"),
-        Err(_) => level.to_owned(),
+        Ok(level) => format!("warn,rumqttd=off,fogbeat={level},flight=off"),
+        // What is meant for the flight recorder is shown to who asks for it by name.
+        Err(_) if level.contains("flight") => level.to_owned(),
+        Err(_) => format!("{level},flight=off"),
     };
     text.parse::<Targets>().map_err(|error| FilterError { filter: level.to_owned(), why: error.to_string() })
 }
@@ -99,6 +120,8 @@ mod tests {
         let literal = filter("error,fogbeat::web=trace").unwrap();
         assert!(literal.would_enable("fogbeat::web", &tracing::Level::TRACE));
         assert!(!literal.would_enable("fogbeat::journal", &tracing::Level::WARN));
+        assert!(!literal.would_enable("flight::life", &tracing::Level::INFO));
+        assert!(!debug.would_enable("flight::life", &tracing::Level::INFO));
         let told = filter("fogbeat=loud").unwrap_err().to_string();
         assert!(told.contains("fogbeat=loud"), "{told}");
     }

@@ -24,7 +24,7 @@ use crate::health::{Health, Phase};
 /// What the pages are made of.
 pub struct Pages {
     pub health: Arc<Health>,
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// Makes the status document; may block for a moment (it looks at files).
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -70,14 +70,23 @@ async fn ready(State(pages): State<Arc<Pages>>) -> Response {
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
-        Ok(()) => {
+    match metrics_text(&pages.registry) {
+        Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// All metrics in OpenMetrics text.
+///
+/// # Errors
+/// When a metric cannot be formatted.
+pub fn metrics_text(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)?;
+    Ok(text)
 }
 
 async fn status(State(pages): State<Arc<Pages>>) -> Response {
@@ -111,7 +120,7 @@ mod tests {
         let mut registry = Registry::with_prefix("fogbeat");
         crate::telemetry::process::register(&mut registry, 0);
         let status = Box::new(|| serde_json::json!({ "version": "x" }));
-        let pages = Arc::new(Pages { health: health.clone(), registry, status });
+        let pages = Arc::new(Pages { health: health.clone(), registry: Arc::new(registry), status });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
