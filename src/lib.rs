@@ -7,6 +7,7 @@
 
 pub mod allocator;
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod cloud;
@@ -20,6 +21,7 @@ pub mod forward;
 pub mod fuzz;
 pub mod gateway;
 pub mod health;
+pub mod init;
 pub mod journal;
 pub mod net;
 mod panics;
@@ -27,6 +29,8 @@ pub mod privacy;
 pub mod reading;
 pub mod relayed;
 pub mod remote;
+pub mod site;
+pub mod site;
 pub mod source;
 pub mod state;
 pub mod telemetry;

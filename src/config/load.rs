@@ -46,6 +46,14 @@ pub fn load(file: Option<&Path>, judge: Judge) -> Result<Config, Problems> {
     read(text.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), None, judge)
 }
 
+/// As [`load`], of a text that is not in its place yet and is called `name`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(name: &str, text: &str, judge: Judge) -> Result<Config, Problems> {
+    read(Some((name, text)), None, judge)
+}
+
 /// A configuration from TOML text alone, without files, environment, or anybody else's judgement.
 pub fn from_toml(text: &str) -> Result<Config, Problems> {
     read(Some(("the text", text)), Some(HashMap::new()), |_| Vec::new())

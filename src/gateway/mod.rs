@@ -256,6 +256,7 @@ impl Gateway {
         let sources = Arc::new(Sources {
             gateway: id,
             site: config.gateway.site.clone(),
+            timezone: config.site.timezone.clone(),
             started: begun,
             health: health.clone(),
             clock: clock.clone(),
