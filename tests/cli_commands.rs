@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 27] = [
     &[],
     &["run"],
     &["demo"],
@@ -43,6 +43,13 @@ const COMMANDS: [&[&str]; 20] = [
     &["audit", "show"],
     &["audit", "verify"],
     &["completions"],
+    &["init"],
+    &["backup"],
+    &["restore"],
+    &["certificate"],
+    &["certificate", "show"],
+    &["certificate", "ca"],
+    &["certificate", "renew"],
 ];
 
 #[test]

@@ -48,7 +48,7 @@ pub const CREDENTIALS: [&str; 3] = [
 /// Why a backup was not made, or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("{path}: {source}{}", remedy(source))]
+    #[error("{path}: {source}{}", remedy(.source))]
     File { path: PathBuf, source: io::Error },
     #[error("this is no backup of fogbeat, or a damaged one ({0}); nothing was changed")]
     Damaged(String),
@@ -58,7 +58,7 @@ pub enum BackupError {
     Newer(u32),
     #[error(
         "{path} is there already and is another one; nothing was changed. --force replaces it (and keeps it as {})",
-        crate::init::kept(path).display()
+        crate::init::kept(.path).display()
     )]
     There { path: PathBuf },
     #[error(

@@ -242,7 +242,7 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 fn zone(text: &str) -> Result<&'static str, String> {
-    crate::site::timezone::canonical(text)
+    crate::config::timezone::canonical(text)
         .ok_or_else(|| "no time zone: write a name as `timedatectl list-timezones` has them".to_owned())
 }
 

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Common, Failure, Kind, certificate, output};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, DEFAULT_FILE};
+use crate::config::{self, Config, DEFAULT_FILE, timezone};
 use crate::files;
 use crate::init::{self, PlaceError, Way, Wishes};
-use crate::site::{Files, Summary, ensure, timezone};
+use crate::site::{Files, Summary, ensure};
 use ask::Asker;
 
 pub const AFTER_HELP: &str = "On a terminal it asks what is not given (Enter takes the default); elsewhere, and with --yes, \

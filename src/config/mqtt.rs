@@ -5,8 +5,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::site::Files;
-
 /// `[mqtt]`
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,7 +40,7 @@ impl Listener {
     /// The ports that others than this machine can reach, and whether they are encrypted.
     pub fn reachable(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
         let ports = [Some((self.bind, false)), self.tls.as_ref().map(|tls| (tls.bind, true))];
-        ports.into_iter().flatten().filter(|(bind, _)| self.enabled && !bind.ip().is_loopback())
+        ports.into_iter().flatten().filter(move |(bind, _)| self.enabled && !bind.ip().is_loopback())
     }
 }
 
@@ -66,7 +64,7 @@ impl Default for Listener {
 pub struct Tls {
     pub bind: SocketAddr,
     /// PEM files. Both left out: a certificate that fogbeat makes with a CA of the site's own, and renews
-    /// ([`crate::site::Files`]).
+    /// ([`own_certificate`]).
     #[serde(default)]
     pub certificate: Option<PathBuf>,
     #[serde(default)]
@@ -78,6 +76,11 @@ pub struct Tls {
     pub require_client_certificate: bool,
 }
 
+/// Where fogbeat keeps the certificate that it makes, and its key, in one file.
+pub fn own_certificate(state_dir: &Path) -> PathBuf {
+    state_dir.join("tls/server.pem")
+}
+
 impl Tls {
     pub(super) fn complete(&mut self, state_dir: &Path) {
         let (certificate, key) = self.pair(state_dir);
@@ -86,13 +89,13 @@ impl Tls {
 
     /// Certificate and key.
     pub fn pair(&self, state_dir: &Path) -> (PathBuf, PathBuf) {
-        let own = || Files::below(state_dir).server;
+        let own = || own_certificate(state_dir);
         (self.certificate.clone().unwrap_or_else(own), self.key.clone().unwrap_or_else(own))
     }
 
     /// Whether the certificate is the one that fogbeat makes and renews.
     pub fn is_own(&self, state_dir: &Path) -> bool {
-        self.pair(state_dir).0 == Files::below(state_dir).server
+        self.pair(state_dir).0 == own_certificate(state_dir)
     }
 }
 

@@ -7,12 +7,12 @@ use bytesize::ByteSize;
 
 use super::check::{Check, HOUR, SECOND};
 use super::problem::{Problem, nearest};
+use super::timezone;
 use super::validate_uplink;
 use super::{
     Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, Tls,
     UplinkKind,
 };
-use crate::site::timezone;
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check::new(problems);

@@ -58,11 +58,11 @@ pub struct Wishes {
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     #[error(
-        "{0} is there already, and was edited; --force replaces it (and keeps it as {}), --output FILE writes elsewhere",
-        kept(.0).display()
+        "{0} is there already, and was edited; nothing was changed. --force replaces it (and keeps it as {kept})",
+        kept = kept(.0).display()
     )]
     Edited(PathBuf),
-    #[error("{path}: {source}; {}", remedy(source))]
+    #[error("{path}: {source}; {}", remedy(.source))]
     File { path: PathBuf, source: io::Error },
 }
 

@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 
 use super::Names;
+use crate::config::own_certificate;
 use crate::files;
 use crate::net::not_after;
 
@@ -49,7 +50,7 @@ impl Files {
         Self {
             ca_key: tls.join("ca.key"),
             ca: tls.join("ca.pem"),
-            server: tls.join("server.pem"),
+            server: own_certificate(state_dir),
             state_dir: state_dir.to_owned(),
         }
     }
@@ -183,7 +184,7 @@ pub fn renew(files: &Files, names: &Names, now: OffsetDateTime) -> Result<(), Au
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     params.not_before = epoch();
-    params.not_after = (now + GOOD).min(ca_end());
+    params.not_after = now.checked_add(GOOD).map_or(ca_end(), |end| end.min(ca_end()));
     let made = params.signed_by(&key, &issuer)?;
     let text = zeroize::Zeroizing::new(format!("{}{}", key.serialize_pem(), made.pem()));
     write(&files.server, text.as_bytes())

@@ -1,4 +1,4 @@
-//! What a site has of its own: its certificates, its names on the local network, its time zone.
+//! What a site has of its own: its certificates, and its names on the local network.
 //!
 //! Promise: with `[mqtt.listener.tls]` and no certificate in it, the encrypted port has one that devices can check, from
 //! the first start on and for ever: a CA of the site's own, made once, whose key stays on the gateway (`tls/ca.key`,
@@ -10,7 +10,6 @@
 mod announce;
 mod authority;
 mod names;
-pub mod timezone;
 
 pub use announce::{Announced, Announcement, host_label};
 pub use authority::{AuthorityError, Due, Files, Summary, due, ensure, renew};

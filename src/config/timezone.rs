@@ -12,7 +12,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// The zone that this machine is set to (`/etc/localtime`, `/etc/timezone`), if it has a name. Blocking.
 pub fn of_system() -> Option<&'static str> {
-    // `Etc/UTC` is what Debian calls a machine where nobody has said anything.
     iana_time_zone::get_timezone().ok().and_then(|name| canonical(&name))
 }
 
