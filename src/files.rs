@@ -39,6 +39,7 @@ pub fn replace_with(path: &Path, bytes: &[u8], access: Access) -> io::Result<()>
     }
     // Never an existing file: that could be a link to somewhere else.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let directory = File::open(directory)?;
     let mut write = || {
         if let (Some((user, group)), true) = (access.owner, rustix::process::geteuid().is_root()) {
             fchown(&file, Some(user), Some(group))?;
@@ -54,7 +55,7 @@ pub fn replace_with(path: &Path, bytes: &[u8], access: Access) -> io::Result<()>
         let _ = std::fs::remove_file(&fresh);
         return Err(error);
     }
-    File::open(directory)?.sync_all()
+    directory.sync_all()
 }
 
 fn directory_of(path: &Path) -> io::Result<&Path> {
