@@ -271,18 +271,21 @@ fn certified(config: &Config, place: &Path) -> Result<Option<(Summary, PathBuf)>
 /// What there is to do now.
 fn next(wishes: &Wishes, place: &Path, certified: Option<&(Summary, PathBuf)>) -> String {
     let packaged = place == Path::new(DEFAULT_FILE);
-    let with = if packaged { String::new() } else { format!(" --config {}", place.display()) };
+    let fogbeat = match packaged {
+        true => "sudo fogbeat".to_owned(),
+        false => format!("fogbeat --config {}", place.display()),
+    };
     let mut steps = Vec::new();
     if let Way::IotCore { endpoint, .. } = &wishes.way {
         steps.push(format!(
-            "fogbeat{with} enroll --endpoint {endpoint} --template NAME --claim-cert FILE --claim-key FILE"
+            "{fogbeat} enroll --endpoint {endpoint} --template NAME --claim-cert FILE --claim-key FILE"
         ));
     }
     steps.push(match packaged {
         true => "sudo systemctl restart fogbeat".to_owned(),
-        false => format!("fogbeat{with} run"),
+        false => format!("{fogbeat} run"),
     });
-    steps.push(format!("fogbeat{with} device add strap-1          # prints the device's secret, once"));
+    steps.push(format!("{fogbeat} device add strap-1          # prints the device's secret, once"));
     steps.push(match certified {
         Some((summary, ca)) => format!(
             "mosquitto_pub -h {} -p {} --cafile {} -q 1 -u strap-1 -P SECRET -t hr/strap-1 -m '{{\"bpm\":71}}'",
@@ -294,10 +297,10 @@ fn next(wishes: &Wishes, place: &Path, certified: Option<&(Summary, PathBuf)>) -
     });
     if wishes.bluetooth {
         steps.push(format!(
-            "fogbeat{with} scan                         # wearables on the air; --allow takes one in"
+            "{fogbeat} scan                         # wearables on the air; --allow takes one in"
         ));
     }
-    steps.push(format!("fogbeat{with} status"));
+    steps.push(format!("{fogbeat} status"));
     let steps: String = steps.iter().map(|step| format!("  {step}\n")).collect();
     format!("Next:\n{steps}")
 }
