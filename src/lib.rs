@@ -30,7 +30,6 @@ pub mod reading;
 pub mod relayed;
 pub mod remote;
 pub mod site;
-pub mod site;
 pub mod source;
 pub mod state;
 pub mod telemetry;
