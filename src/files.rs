@@ -1,8 +1,8 @@
 //! Files that are on disk when somebody says so; small ones that are replaced whole, and whose damage is noticed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -39,13 +39,31 @@ pub fn prove_sync(file: &File) -> io::Result<()> {
     }
 }
 
+/// Who may do what with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    pub mode: u32,
+    /// User and group; only root can give a file away. `None`: who runs this.
+    pub owner: Option<(u32, u32)>,
+}
+
 /// Puts `bytes` in `path`'s place, whole or not at all, on disk when it returns. Mode 0600; made by root, the file
 /// belongs to its directory's owner, so that a daemon of another user can read what a command wrote. Blocking.
 ///
 /// # Errors
 /// What the file system says; the old file is then still there.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let owner = std::fs::metadata(directory_of(path)?)?;
+    let owner = (owner.uid() != 0).then(|| (owner.uid(), owner.gid()));
+    replace_with(path, bytes, Access { mode: 0o600, owner })
+}
+
+/// As [`replace`], with `access`. Blocking.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_with(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let directory = directory_of(path)?;
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".new");
     let fresh = directory.join(name);
@@ -56,15 +74,31 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Never an existing file: that could be a link to somewhere else.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
     let directory = File::open(directory)?;
-    let owner = directory.metadata()?;
-    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    let mut write = || {
+        if let (Some((user, group)), true) = (access.owner, rustix::process::geteuid().is_root()) {
+            fchown(&file, Some(user), Some(group))?;
+        }
+        // Whatever the umask says.
+        file.set_permissions(Permissions::from_mode(access.mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    if let Err(error) = write() {
+        // On a full disk the half of it would take what little room there is.
+        let _ = std::fs::remove_file(&fresh);
+        return Err(error);
     }
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
     directory.sync_all()?;
     prove_sync(&file)
+}
+
+fn directory_of(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(directory) if directory.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(directory) => Ok(directory),
+        None => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 /// The text with a last line that holds its sum: JSON stays JSON (lines of it).

@@ -7,6 +7,7 @@
 
 pub mod allocator;
 pub mod audit;
+pub mod backup;
 pub mod bundle;
 pub mod cli;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod forward;
 pub mod fuzz;
 pub mod gateway;
 pub mod health;
+pub mod init;
 pub mod journal;
 pub mod net;
 mod panics;
@@ -31,6 +33,7 @@ pub mod reading;
 pub mod redact;
 pub mod relayed;
 pub mod remote;
+pub mod site;
 pub mod source;
 pub mod state;
 pub mod telemetry;

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     };
     cli::report(match command {
         Command::Run => run(&common),
+        Command::Init(options) => cli::init::run(&common, &options),
         Command::Demo(options) => return fogbeat::demo::run(&options),
         Command::Check(options) => cli::check::run(&common, &options),
         Command::Status(options) => cli::status::run(&common, &options),
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         Command::Uplink(command) => cli::uplink::run(&common, &command),
         Command::Journal(command) => cli::journal::run(&common, &command),
         Command::Enroll(options) => cli::enroll::run(&common, &options),
+        Command::Certificate(command) => cli::certificate::run(&common, &command),
+        Command::Backup(options) => cli::backup::run(&common, &options),
+        Command::Restore(options) => cli::restore::run(&common, &options),
         Command::Erase(options) => cli::erase::run(&common, &options),
         Command::Audit(command) => cli::audit::run(&common, &command),
         Command::Cloud(command) => cli::cloud::run(&common, &command),

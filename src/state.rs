@@ -135,6 +135,19 @@ impl StateDir {
         &self.path
     }
 
+    /// The id that was made and kept in `dir`, if one was. Takes no lock.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn known_id(dir: &Path) -> io::Result<Option<String>> {
+        for file in [ID_FILE, ID_COPY] {
+            if let Kept::Whole(id) = read_id(&dir.join(file))? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
     /// The configured id, or the one made once and kept here. Never the host name: every Pi has the same.
     pub fn gateway_id(&self, configured: Option<&str>) -> Result<String, StateError> {
         if let Some(id) = configured {

@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 21] = [
+const COMMANDS: [&[&str]; 30] = [
     &[],
     &["run"],
     &["demo"],
@@ -43,7 +43,15 @@ const COMMANDS: [&[&str]; 21] = [
     &["audit", "show"],
     &["audit", "verify"],
     &["support-bundle"],
+    &["doctor"],
     &["completions"],
+    &["init"],
+    &["backup"],
+    &["restore"],
+    &["certificate"],
+    &["certificate", "show"],
+    &["certificate", "ca"],
+    &["certificate", "renew"],
 ];
 
 #[test]

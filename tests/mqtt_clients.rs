@@ -57,8 +57,8 @@ async fn start_tls(require: bool) -> (Gateway, Files) {
     let mut settings = settings();
     settings.tls = Some(config::Tls {
         bind: "127.0.0.1:0".parse().unwrap(),
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
+        certificate: Some(files.certificate.clone()),
+        key: Some(files.key.clone()),
         client_ca: Some(files.ca.clone()),
         require_client_certificate: require,
     });

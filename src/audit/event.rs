@@ -53,6 +53,14 @@ pub enum Act {
     },
     /// Readings were written out by `fogbeat journal export`.
     Export,
+    /// What makes this gateway was written out, its secrets too, in so many files.
+    Backup {
+        files: usize,
+    },
+    /// This became the gateway that a backup was taken from.
+    Restore {
+        files: usize,
+    },
     /// Everything of a device was asked to be removed.
     Erase {
         device: Device,

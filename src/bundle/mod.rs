@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `status.json`, `metrics.txt` | what `fogbeat status` and `/metrics` show | the running gateway |
 //! | `journal.json` | generations, places of the uplinks, quota | the running gateway, else the spool's own small files |
+//! | `doctor.json` | what `fogbeat doctor` says; a journal that no gateway has open is left alone | the doctor |
 //! | `configuration.json` | the settings in force, or what is wrong with them | the file and the environment |
 //! | `flight.jsonl` | the flight recorder | `flight.ring` |
 //! | `log.jsonl` | the last lines of the service, `info` and above | systemd's journal, where there is one |
@@ -33,6 +34,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Problems};
 use crate::control::{self, Request};
+use crate::doctor::Report;
 use crate::flight;
 use crate::journal;
 use crate::privacy::KeyError;
@@ -50,6 +52,8 @@ pub struct Question {
     pub state_dir: PathBuf,
     /// Where the running gateway answers; else why there is none to ask.
     pub daemon: Result<PathBuf, String>,
+    /// What the doctor says.
+    pub doctor: Report,
     /// ms since the Unix epoch.
     pub made_ms: i64,
 }
@@ -99,6 +103,10 @@ pub fn gather(question: &Question) -> Result<Bundle, KeyError> {
         });
     let ring = flight::read(&question.state_dir.join(flight::FILE)).map_err(|error| error.to_string());
     let mut parts = vec![
+        Part {
+            name: "doctor.json",
+            content: document(serde_json::to_value(&question.doctor).map_err(|error| error.to_string())),
+        },
         Part { name: "status.json", content: document(status) },
         Part { name: "metrics.txt", content: metrics },
         Part { name: "journal.json", content: document(inspected) },

@@ -14,7 +14,7 @@ use crate::cloud::prices::Prices;
 pub enum Command {
     /// Print the CloudFormation template of a site's cloud side
     #[command(after_help = "Example: fogbeat cloud template > fogbeat-gym.yaml")]
-    Template,
+    Template(TemplateOptions),
     /// Print the line that makes the stack
     #[command(after_help = "The line needs the AWS CLI and the right to make roles.\n\
             Example: fogbeat cloud deploy-command --site gym --region eu-west-1")]
@@ -31,6 +31,13 @@ pub enum Command {
             Example: fogbeat cloud cost --devices 40 --rate 1 --gateways 2"
     )]
     Cost(CostOptions),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TemplateOptions {
+    /// For queries by local day and hour; default: site.timezone of the configuration, else UTC
+    #[arg(long, value_name = "ZONE", value_parser = zone)]
+    timezone: Option<&'static str>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,7 +99,13 @@ pub struct CostOptions {
 
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Template => output::print(crate::cloud::TEMPLATE),
+        Command::Template(options) => {
+            let zone = match options.timezone {
+                Some(zone) => Some(zone.to_owned()),
+                None => common.load()?.site.timezone,
+            };
+            output::print(&crate::cloud::template(zone.as_deref()))
+        }
         Command::DeployCommand(options) => {
             let deploy = Deploy {
                 site: options.site.clone(),
@@ -226,6 +239,11 @@ fn positive(text: &str) -> Result<f64, String> {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
         _ => Err("give a number above 0".to_owned()),
     }
+}
+
+fn zone(text: &str) -> Result<&'static str, String> {
+    crate::config::timezone::canonical(text)
+        .ok_or_else(|| "no time zone: write a name as `timedatectl list-timezones` has them".to_owned())
 }
 
 fn hours(text: &str) -> Result<f64, String> {

@@ -70,7 +70,7 @@ pub fn examine(wish: &doctor::Options) -> Report {
 }
 
 /// The report for people: a line for each finding, what to do about it below.
-fn screen(report: &Report, colour: bool) -> String {
+pub fn screen(report: &Report, colour: bool) -> String {
     let wide = report.findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for Finding { check, verdict, reason, next } in &report.findings {

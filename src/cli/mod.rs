@@ -3,6 +3,8 @@
 //! Promise: data goes to standard output, everything else to standard error; exit codes are those of [`exit`].
 
 pub mod audit;
+pub mod backup;
+pub mod certificate;
 pub mod check;
 pub mod cloud;
 pub mod completions;
@@ -11,12 +13,14 @@ pub mod doctor;
 pub mod enroll;
 pub mod erase;
 mod exit;
+pub mod init;
 pub mod journal;
 pub mod key;
 pub mod man;
 mod offline;
 mod output;
 mod record;
+pub mod restore;
 pub mod scan;
 pub mod status;
 pub mod support_bundle;
@@ -66,6 +70,9 @@ pub enum Command {
     #[command(after_help = "SIGHUP reads the configuration again and says what needs a restart.\n\
         Example: fogbeat run --config gym.toml --log-level debug")]
     Run,
+    /// Set a gateway up: asks a few questions, writes the configuration, makes the certificates
+    #[command(after_help = init::AFTER_HELP)]
+    Init(Box<init::Options>),
     /// Show the whole product at work on this machine, and prove that nothing is lost
     #[command(after_help = "Example: fogbeat demo --keep /tmp/fogbeat-demo")]
     Demo(demo::Options),
@@ -93,6 +100,15 @@ pub enum Command {
     /// Get a certificate of its own for this gateway from AWS IoT, with a claim of the fleet
     #[command(after_help = enroll::AFTER_HELP)]
     Enroll(enroll::Options),
+    /// The listener's own certificate, and the CA that devices need for it
+    #[command(subcommand, after_help = "Example: fogbeat certificate show")]
+    Certificate(certificate::Command),
+    /// Write what makes this gateway into one file, to move it to new hardware
+    #[command(after_help = backup::AFTER_HELP)]
+    Backup(backup::Options),
+    /// Make this machine the gateway that a backup was taken from
+    #[command(after_help = restore::AFTER_HELP)]
+    Restore(restore::Options),
     /// Remove a device from everything that this gateway keeps: journal, lake, login
     #[command(after_help = erase::AFTER_HELP)]
     Erase(erase::Options),

@@ -4,11 +4,13 @@ use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Common, Failure, Kind, status};
+use super::{Common, Failure, Kind, doctor, status};
 use crate::bundle::{self, Bundle, Question};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, DEFAULT_FILE};
+use crate::doctor::Options as Examination;
 use crate::reading::rfc3339;
 
 pub const AFTER_HELP: &str = "It works with the gateway dead, its configuration broken and its disk full. Nothing in it \
@@ -46,7 +48,13 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
         );
         return Err(Failure::new(Kind::Usage, why));
     }
-    let question = Question { config, config_file, state_dir, daemon, made_ms };
+    let doctor = doctor::examine(&Examination {
+        config: common.config.clone(),
+        listen: Duration::ZERO,
+        hands_off: true,
+        ..Examination::default()
+    });
+    let question = Question { config, config_file, state_dir, daemon, doctor, made_ms };
     let bundle = bundle::gather(&question).map_err(Failure::unavailable)?;
     if stdout {
         bundle.write(BufWriter::new(io::stdout().lock())).map_err(Failure::unavailable)?;

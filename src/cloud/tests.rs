@@ -178,3 +178,14 @@ fn what_is_no_stack_says_so() {
         assert!(error.contains(said) && error.contains("stack"), "{text}: {error}");
     }
 }
+
+#[test]
+fn the_template_has_the_sites_time_zone_where_queries_ask_for_it() {
+    use crate::cloud::{TEMPLATE, template};
+    assert_eq!(template(None), TEMPLATE);
+    let zoned = template(Some("Europe/Berlin"));
+    let queries = TEMPLATE.matches("VALUES ('UTC')").count();
+    assert!(queries >= 2);
+    assert_eq!(zoned.matches("VALUES ('Europe/Berlin') -- the site's time zone").count(), queries);
+    assert!(!zoned.contains("VALUES ('UTC')"));
+}

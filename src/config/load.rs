@@ -59,6 +59,14 @@ fn whole((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, P
     }
 }
 
+/// As [`load`], of a text that is not in its place yet and is called `name`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(name: &str, text: &str, judge: Judge) -> Result<Config, Problems> {
+    whole(read(Some((name, text)), None, judge))
+}
+
 /// A configuration from TOML text alone, without files, environment, or anybody else's judgement.
 pub fn from_toml(text: &str) -> Result<Config, Problems> {
     whole(read(Some(("the text", text)), Some(HashMap::new()), |_| Vec::new()))

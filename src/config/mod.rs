@@ -21,7 +21,9 @@ mod mqtt_uplink;
 mod privacy;
 mod problem;
 mod replay;
+mod site;
 mod speed;
+pub mod timezone;
 mod uplink;
 mod validate;
 mod validate_uplink;
@@ -33,13 +35,14 @@ pub use gateway::Gateway;
 pub use http::Http;
 pub use journal::{Batch, Journal, LEAST_GENERATIONS, LEAST_QUOTA, WhenFull};
 pub use limits::{Account, Line, MESSAGES, Memory, SESSIONS, TOPIC_NAMES};
-pub use load::{DEFAULT_FILE, Judge, from_toml, load, look};
+pub use load::{DEFAULT_FILE, Judge, from_toml, load, look, parse};
 pub use log::Log;
-pub use mqtt::{External, Limits, Listener, Mqtt, Tls};
+pub use mqtt::{External, Limits, Listener, Mqtt, Tls, own_certificate};
 pub use mqtt_uplink::{Aws, Broker, IotCore, IotCredentials, Live, MqttVersion, iot_certificate, iot_key};
 pub use privacy::Privacy;
 pub use problem::{Problem, Problems};
 pub use replay::Replay;
+pub use site::Site;
 pub use speed::{Speed, SpeedError};
 pub use uplink::{Directory, Encoding, Firehose, From, Uplink, UplinkKind};
 
@@ -52,6 +55,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub gateway: Gateway,
+    pub site: Site,
     pub clock: Clock,
     pub log: Log,
     pub limits: Memory,
@@ -81,6 +85,9 @@ impl Config {
                 pseudonyms: None,
                 kind: UplinkKind::Directory(Directory::default()),
             });
+        }
+        if let Some(tls) = &mut self.mqtt.listener.tls {
+            tls.complete(&self.gateway.state_dir);
         }
         if let Some(credentials) = &mut self.aws.iot_credentials {
             credentials.complete(&self.gateway.state_dir);

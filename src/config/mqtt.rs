@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -30,8 +30,18 @@ pub struct Listener {
     pub anonymous: bool,
     /// Present: batches of other fogbeats are taken, and at most so much of them is kept until every uplink has them.
     pub members: Option<ByteSize>,
+    /// The ports that others can reach are announced on the local network (mDNS).
+    pub mdns: bool,
     pub tls: Option<Tls>,
     pub limits: Limits,
+}
+
+impl Listener {
+    /// The ports that others than this machine can reach, and whether they are encrypted.
+    pub fn reachable(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let ports = [Some((self.bind, false)), self.tls.as_ref().map(|tls| (tls.bind, true))];
+        ports.into_iter().flatten().filter(move |(bind, _)| self.enabled && !bind.ip().is_loopback())
+    }
 }
 
 impl Default for Listener {
@@ -41,6 +51,7 @@ impl Default for Listener {
             bind: SocketAddr::from(([127, 0, 0, 1], 1883)),
             anonymous: false,
             members: None,
+            mdns: false,
             tls: None,
             limits: Limits::default(),
         }
@@ -52,13 +63,40 @@ impl Default for Listener {
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     pub bind: SocketAddr,
-    pub certificate: PathBuf,
-    pub key: PathBuf,
+    /// PEM files. Both left out: a certificate that fogbeat makes with a CA of the site's own, and renews
+    /// ([`own_certificate`]).
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
     /// CA of client certificates; with `require_client_certificate` a client without one is turned away.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
     #[serde(default)]
     pub require_client_certificate: bool,
+}
+
+/// Where fogbeat keeps the certificate that it makes, and its key, in one file.
+pub fn own_certificate(state_dir: &Path) -> PathBuf {
+    state_dir.join("tls/server.pem")
+}
+
+impl Tls {
+    pub(super) fn complete(&mut self, state_dir: &Path) {
+        let (certificate, key) = self.pair(state_dir);
+        (self.certificate, self.key) = (Some(certificate), Some(key));
+    }
+
+    /// Certificate and key.
+    pub fn pair(&self, state_dir: &Path) -> (PathBuf, PathBuf) {
+        let own = || own_certificate(state_dir);
+        (self.certificate.clone().unwrap_or_else(own), self.key.clone().unwrap_or_else(own))
+    }
+
+    /// Whether the certificate is the one that fogbeat makes and renews.
+    pub fn is_own(&self, state_dir: &Path) -> bool {
+        self.pair(state_dir).0 == own_certificate(state_dir)
+    }
 }
 
 /// `[mqtt.listener.limits]`

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::check::{Check, HOUR, SECOND};
-use super::problem::Problem;
+use super::problem::{Problem, nearest};
+use super::timezone;
 use super::validate_uplink;
 use super::{
-    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener,
+    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, Tls,
     UplinkKind,
 };
 
@@ -19,6 +20,7 @@ pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {
     if let Err(error) = crate::telemetry::filter(&config.log.level) {
         check.add("log.level", error.to_string(), "the default is \"info\"");
     }
+    site(config, &mut check);
     clock(&config.clock, &mut check);
     listener(&config.mqtt.listener, &mut check);
     validate_uplink::members(config, &mut check);
@@ -54,6 +56,25 @@ fn gateway(config: &Config, check: &mut Check<'_>) {
     check.duration("gateway.shutdown_grace", gateway.shutdown_grace, Duration::ZERO..=HOUR);
 }
 
+fn site(config: &Config, check: &mut Check<'_>) {
+    let Some(zone) = &config.site.timezone else { return };
+    match timezone::canonical(zone) {
+        Some(name) if name == zone => {}
+        Some(name) => {
+            check.add("site.timezone", format!("{zone:?} is not how it is spelt"), format!("write {name:?}"))
+        }
+        None => {
+            let near = nearest(zone, timezone::names());
+            let near = near.map_or_else(String::new, |near| format!("did you mean {near:?}? "));
+            let what = format!("{zone:?} is no time zone");
+            let remedy = format!(
+                "{near}Write a name as `timedatectl list-timezones` has them, such as \"Europe/Berlin\""
+            );
+            check.add("site.timezone", what, remedy);
+        }
+    }
+}
+
 fn clock(clock: &Clock, check: &mut Check<'_>) {
     check.duration("clock.patience", clock.patience, Duration::ZERO..=DAY);
     check.duration("clock.device_past", clock.device_past, Duration::ZERO..=36_500 * DAY);
@@ -81,8 +102,7 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
                 "give the encrypted port another number, 8883 by custom",
             );
         }
-        check.absolute("mqtt.listener.tls.certificate", &tls.certificate);
-        check.absolute("mqtt.listener.tls.key", &tls.key);
+        pair(tls, check);
         match &tls.client_ca {
             Some(path) => check.absolute("mqtt.listener.tls.client_ca", path),
             None if tls.require_client_certificate => check.add(
@@ -92,6 +112,13 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
             ),
             None => {}
         }
+    }
+    if listener.mdns && listener.reachable().next().is_none() {
+        check.add(
+            "mqtt.listener.mdns",
+            "true, but no port can be reached by others",
+            "set [mqtt.listener.tls] bind = \"0.0.0.0:8883\", or leave it out",
+        );
     }
     let limits = &listener.limits;
     check.within("mqtt.listener.limits.connections", limits.connections, 1..=60_000);
@@ -115,6 +142,20 @@ fn listener(listener: &Listener, check: &mut Check<'_>) {
     check.duration("mqtt.listener.limits.handshake", limits.handshake, SECOND..=Duration::from_secs(300));
     check.within("mqtt.listener.limits.topics", limits.topics, 1..=1_000_000);
     check.within("mqtt.listener.limits.subscriptions", limits.subscriptions, 1..=10_000);
+}
+
+fn pair(tls: &Tls, check: &mut Check<'_>) {
+    let own = "leave `certificate` and `key` out, and fogbeat makes its own";
+    for (name, path, other) in
+        [("certificate", &tls.certificate, &tls.key), ("key", &tls.key, &tls.certificate)]
+    {
+        let key = format!("mqtt.listener.tls.{name}");
+        match path {
+            Some(path) => check.absolute(&key, path),
+            None if other.is_some() => check.add(key, "is missing", format!("add it, or {own}")),
+            None => {}
+        }
+    }
 }
 
 fn externals(externals: &[External], check: &mut Check<'_>) {

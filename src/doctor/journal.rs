@@ -39,7 +39,7 @@ pub fn findings(scene: &Scene) -> Vec<Finding> {
             }
         }
         Daemon::Dead(Ok(_)) => offline(scene),
-        Daemon::Dead(Err(why)) => vec![Finding::skipped(NAME, why.clone()).next("try it with sudo")],
+        Daemon::Dead(Err(why)) => vec![Finding::skipped(NAME, why.clone()).next("`sudo fogbeat doctor`")],
         Daemon::Fresh => vec![Finding::skipped(NAME, "there is none yet: the first start makes it")],
         Daemon::Silent { .. } | Daemon::Unknown(_) => {
             vec![

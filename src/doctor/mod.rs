@@ -49,6 +49,8 @@ pub struct Options {
     pub listen: Duration,
     /// What the memory card can take over its life; default: [`card::CYCLES`] times its size.
     pub card_endurance: Option<ByteSize>,
+    /// Nothing is written, locked or opened here: what is there is to stay as it is.
+    pub hands_off: bool,
     /// When to stop waiting for checks.
     pub limit: Duration,
 }
@@ -60,6 +62,7 @@ impl Default for Options {
             offline: false,
             listen: Duration::from_secs(10),
             card_endurance: None,
+            hands_off: false,
             limit: Duration::from_secs(28),
         }
     }

@@ -29,6 +29,7 @@ pub struct Scene {
     pub offline: bool,
     pub listen: Duration,
     pub card_endurance: Option<ByteSize>,
+    pub hands_off: bool,
     /// When a check should be back.
     pub deadline: Instant,
 }
@@ -53,7 +54,7 @@ impl Scene {
         let (config, problems) = config::look(options.config.as_deref(), crate::source::judge);
         let file = options.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_FILE));
         let config = config.unwrap_or_default();
-        let daemon = Daemon::find(&config.gateway.state_dir);
+        let daemon = Daemon::find(&config.gateway.state_dir, options.hands_off);
         let who = Who::of_gateway(&config.gateway.state_dir, daemon.pid());
         Self {
             config,
@@ -64,6 +65,7 @@ impl Scene {
             offline: options.offline,
             listen: options.listen,
             card_endurance: options.card_endurance,
+            hands_off: options.hands_off,
             deadline,
         }
     }
@@ -84,7 +86,7 @@ impl Scene {
 }
 
 impl Daemon {
-    fn find(state_dir: &Path) -> Self {
+    fn find(state_dir: &Path, hands_off: bool) -> Self {
         match control::find(state_dir) {
             Ok(Some(socket)) => {
                 let pid = state::owner(state_dir).ok().flatten().map(|owner| owner.pid);
@@ -94,6 +96,7 @@ impl Daemon {
                 }
             }
             Ok(None) if !state_dir.exists() => Self::Fresh,
+            Ok(None) if hands_off => Self::Dead(Err("what a gateway left is not touched here".to_owned())),
             Ok(None) => Self::Dead(StateDir::open(state_dir).map_err(|error| error.to_string())),
             Err(error) => Self::Unknown(format!("{} cannot be looked into ({error})", state_dir.display())),
         }

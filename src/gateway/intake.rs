@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::reading::validity::DeviceTimeWindow;
 use crate::relayed::Shelf;
+use crate::site;
 use crate::source::mqtt::{self, mapping::Mappings};
 use crate::source::{bluetooth, replay};
 use crate::state::StateDir;
@@ -85,6 +86,7 @@ impl Intake {
                 clock: clock.clone(),
                 mappings: mappings.clone(),
                 state_dir: state.path().to_owned(),
+                announced: config.mqtt.listener.mdns.then(|| site::host_label(gateway)),
                 buffers: config::Account::of(config).buffers(),
             };
             let listener = mqtt::Listener::bind(&config.mqtt.listener, deps).await?;
@@ -98,6 +100,10 @@ impl Intake {
                 if let Some(address) = address {
                     tracing::info!(%address, encrypted, "MQTT listener");
                 }
+            }
+            if config.mqtt.listener.mdns {
+                let ports = reachable(&handle);
+                self.stages.start("mDNS", announce(gateway.to_owned(), ports, self.stop.subscribe()));
             }
             self.listener = Some(handle);
             self.stages.start("listener", listener.run(self.stop.subscribe(), config.gateway.shutdown_grace));
@@ -163,6 +169,32 @@ impl Intake {
                 _ = hurry.tick() => journal.hurry(),
             }
         }
+    }
+}
+
+/// The ports that others can reach.
+fn reachable(listener: &mqtt::Handle) -> Vec<site::Announcement> {
+    let ports = [(listener.local_addr(), false), (listener.tls_addr(), true)];
+    let ports = ports.into_iter().filter_map(|(address, encrypted)| Some((address?, encrypted)));
+    ports
+        .filter(|(address, _)| !address.ip().is_loopback())
+        .map(|(address, encrypted)| site::Announcement { port: address.port(), encrypted })
+        .collect()
+}
+
+/// Announces the ports until the end. That it cannot be done is told, and keeps nobody from publishing.
+async fn announce(gateway: String, ports: Vec<site::Announcement>, mut stop: watch::Receiver<bool>) {
+    let announced = site::Announced::start(&gateway, &ports);
+    match &announced {
+        Ok(_) => tracing::info!(host = site::host_label(&gateway), ports = ports.len(), "announced by mDNS"),
+        Err(error) => {
+            tracing::warn!(%error, "the listener cannot be announced by mDNS: is UDP port 5353 to be had?")
+        }
+    }
+    let _ = stop.wait_for(|stop| *stop).await;
+    if let Ok(announced) = announced {
+        // Waits for the last word; a panic there takes nothing along.
+        let _ = tokio::task::spawn_blocking(move || announced.end()).await;
     }
 }
 

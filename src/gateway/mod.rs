@@ -260,6 +260,7 @@ impl Gateway {
             registry: registry.clone(),
             gateway: id,
             site: config.gateway.site.clone(),
+            timezone: config.site.timezone.clone(),
             started: begun,
             health: health.clone(),
             clock: clock.clone(),

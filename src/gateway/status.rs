@@ -29,6 +29,9 @@ pub struct Status {
     pub gateway: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// The site's time zone, if it is known. Every time here is in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
     pub phase: Phase,
     /// Stages that have not made progress within their deadline.
     pub late: Vec<String>,
@@ -91,6 +94,7 @@ impl Status {
 pub struct Sources {
     pub gateway: String,
     pub site: Option<String>,
+    pub timezone: Option<String>,
     pub started: Instant,
     pub health: Arc<Health>,
     pub clock: Arc<SystemClock>,
@@ -120,6 +124,7 @@ impl Sources {
             version: env!("CARGO_PKG_VERSION"),
             gateway: self.gateway.clone(),
             site: self.site.clone(),
+            timezone: self.timezone.clone(),
             phase: self.health.phase(),
             late: self.health.late(now),
             trouble: self.health.trouble(),

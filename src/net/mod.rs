@@ -5,7 +5,7 @@
 pub mod identity;
 pub mod way;
 
-pub use identity::{Identity, IdentityError, IdentityFiles};
+pub use identity::{Identity, IdentityError, IdentityFiles, not_after};
 pub use way::{DialError, Way};
 
 /// What an error and its causes say.

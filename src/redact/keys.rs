@@ -44,7 +44,7 @@ const SHOWN: &str = "
     keep kernel key_file kind kinds lakes last last_error lasted_ms lasted_s late left left_behind level limit
     limits link links listener listening live live_messages live_s load log lost machine
     manifest mapping mappings max_age max_bytes max_devices max_member members memory message messages
-    model mount mqtt n needs_restart new_per_second next next_action next_generation oldest_s on open open_fds
+    model mount mqtt n new_per_second next next_action next_generation oldest_s on open open_fds
     options os own packet_size pair panicked password_file path patience patience_left_s paused phase pid policy
     port possible_duplicates priority privacy problems process profile proxy_credentials_file pseudonyms publishes
     publishes_per_second quarantine quarantine_bytes quarantined queued queued_members queued_readings quota

@@ -72,6 +72,7 @@ pub async fn try_start(dir: tempfile::TempDir, settings: &config::Listener) -> R
         clock,
         mappings,
         state_dir: dir.path().to_owned(),
+        announced: None,
         buffers: 32 << 20,
     };
     let listener = Listener::bind(settings, deps).await?;

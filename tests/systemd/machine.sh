@@ -12,10 +12,10 @@
 
 MACHINES=${MACHINES:-$PWD/target/tmp/machines}
 # What a Debian image for a Pi brings along, and clients to try the gateway with.
-MACHINE_PACKAGES="libpam-systemd polkitd mosquitto-clients ca-certificates man-db bash-completion"
+MACHINE_PACKAGES="libpam-systemd polkitd mosquitto-clients ca-certificates man-db bash-completion sudo avahi-daemon avahi-utils"
 
 machine_root() {
-    [ -e "$MACHINES/debian/.made" ] && return
+    [ "$(cat "$MACHINES/debian/.made" 2>/dev/null)" = "$MACHINE_PACKAGES" ] && return
     rm -rf "$MACHINES/debian"
     mkdir -p "$MACHINES/debian"
     local log=$MACHINES/debootstrap.log
@@ -29,7 +29,9 @@ machine_root() {
     chroot "$MACHINES/debian" systemctl -q mask systemd-udevd.service systemd-udev-trigger.service \
         systemd-udevd-control.socket systemd-udevd-kernel.socket getty@tty1.service console-getty.service \
         systemd-networkd-wait-online.service systemd-firstboot.service apt-daily.timer apt-daily-upgrade.timer
-    touch "$MACHINES/debian/.made"
+    # For the tests that want it.
+    chroot "$MACHINES/debian" systemctl -q disable avahi-daemon.service avahi-daemon.socket
+    echo "$MACHINE_PACKAGES" >"$MACHINES/debian/.made"
 }
 
 machine_boot() {

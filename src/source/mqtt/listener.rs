@@ -7,6 +7,7 @@
 //! descriptors have run out; connections are bounded below that limit.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use super::buffers::Buffers;
 use super::descriptors::{self, Tight};
 use super::door::{Door, Guest};
 use super::handshake::{Came, begin};
+use super::keeper::{self, Keeper};
 use super::mapping::Mappings;
 use super::metrics::Metrics;
 use super::refused::{Refused, Ring};
@@ -54,6 +56,8 @@ pub struct Deps {
     pub mappings: Arc<Mappings>,
     /// Where the device store is.
     pub state_dir: PathBuf,
+    /// The host's name in mDNS (without `.local`), where it is announced: the certificate is made for it as well.
+    pub announced: Option<String>,
     /// Memory for what connections hold beyond their own shares, bytes ([`config::Account::buffers`]).
     pub buffers: u64,
 }
@@ -79,6 +83,9 @@ pub enum BindError {
 pub struct Status {
     pub bind: Option<SocketAddr>,
     pub tls_bind: Option<SocketAddr>,
+    /// The encrypted port's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<keeper::Certificate>,
     pub connections: i64,
     /// Connections that have not said who they are yet.
     pub handshakes: i64,
@@ -104,7 +111,8 @@ pub struct Status {
 /// The ports, bound.
 pub struct Listener {
     plain: TcpListener,
-    tls: Option<(TcpListener, TlsAcceptor)>,
+    tls: Option<(TcpListener, watch::Receiver<TlsAcceptor>)>,
+    keeper: Option<Keeper>,
     handle: Handle,
 }
 
@@ -115,6 +123,7 @@ pub struct Handle {
     mark: Mark,
     bind: Option<SocketAddr>,
     tls_bind: Option<SocketAddr>,
+    certificate: Option<watch::Receiver<keeper::Certificate>>,
 }
 
 impl Handle {
@@ -123,6 +132,7 @@ impl Handle {
         Status {
             bind: self.bind,
             tls_bind: self.tls_bind,
+            certificate: self.certificate.as_ref().map(|certificate| certificate.borrow().clone()),
             connections: metrics.connections.get(),
             handshakes: metrics.handshakes.get(),
             refused_connects: metrics.refusals(),
@@ -175,13 +185,20 @@ impl Listener {
         if settings.anonymous && !settings.bind.ip().is_loopback() {
             return Err(BindError::Anonymous(settings.bind));
         }
-        let acceptor =
-            settings.tls.as_ref().map(|tls| tls::acceptor(tls).map(|a| (tls.bind, a))).transpose()?;
+        let certificate = match &settings.tls {
+            Some(tls) => {
+                let keeper = Keeper::new(tls, &deps.state_dir, deps.announced, deps.clock.clone());
+                Some((tls.bind, keeper.open().await?))
+            }
+            None => None,
+        };
         let users = Users::open(&deps.state_dir)?;
         let plain = listen("bind", settings.bind).await?;
-        let tls = match acceptor {
-            Some((address, acceptor)) => Some((listen("tls.bind", address).await?, acceptor)),
-            None => None,
+        let (tls, keeper) = match certificate {
+            Some((address, (keeper, acceptor))) => {
+                (Some((listen("tls.bind", address).await?, acceptor)), Some(keeper))
+            }
+            None => (None, None),
         };
         let mut limits = Limits {
             connections: settings.limits.connections,
@@ -220,6 +237,7 @@ impl Listener {
         let handle = Handle {
             mark: Mark::new(Instant::now()),
             bind: plain.local_addr().ok(),
+            certificate: keeper.as_ref().map(Keeper::watch),
             tls_bind: tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
             shared: Arc::new(Shared {
                 journal: deps.journal,
@@ -238,7 +256,7 @@ impl Listener {
                 members: std::sync::OnceLock::new(),
             }),
         };
-        Ok(Self { plain, tls, handle })
+        Ok(Self { plain, tls, keeper, handle })
     }
 
     pub fn handle(&self) -> Handle {
@@ -250,6 +268,7 @@ impl Listener {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>, grace: Duration) {
         let Handle { shared, mark, .. } = self.handle;
         let mut connections = JoinSet::new();
+        let mut keeping = std::pin::pin!(keep(self.keeper));
         let mut sweep = tokio::time::interval(SWEEP);
         let mut told: Option<Instant> = None;
         while !*shutdown.borrow_and_update() {
@@ -262,6 +281,7 @@ impl Listener {
                     Err(_) => break,
                 },
                 Some(_) = connections.join_next() => continue,
+                never = &mut keeping => match never {},
                 _ = sweep.tick() => {
                     shared.sweep();
                     continue;
@@ -301,11 +321,19 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, B
     TcpListener::bind(address).await.map_err(|source| BindError::Port { key, address, source })
 }
 
+/// Keeps the certificate good, if there is one.
+async fn keep(keeper: Option<Keeper>) -> Infallible {
+    match keeper {
+        Some(keeper) => keeper.run().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn accept_tls(
-    tls: Option<&(TcpListener, TlsAcceptor)>,
+    tls: Option<&(TcpListener, watch::Receiver<TlsAcceptor>)>,
 ) -> (io::Result<(TcpStream, SocketAddr)>, Option<TlsAcceptor>) {
     match tls {
-        Some((listener, acceptor)) => (listener.accept().await, Some(acceptor.clone())),
+        Some((listener, acceptor)) => (listener.accept().await, Some(acceptor.borrow().clone())),
         None => std::future::pending().await,
     }
 }

@@ -21,6 +21,7 @@ mod external;
 mod fuzz;
 mod handshake;
 mod intake;
+mod keeper;
 mod listener;
 pub mod mapping;
 mod message;

@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
+use crate::site::AuthorityError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -17,10 +18,12 @@ pub enum TlsError {
     File { path: PathBuf, reason: String },
     #[error("the TLS settings do not fit together: {0}")]
     Settings(String),
+    #[error(transparent)]
+    Own(#[from] AuthorityError),
 }
 
-/// Reads the files that `settings` names.
-pub(crate) fn acceptor(settings: &config::Tls) -> Result<TlsAcceptor, TlsError> {
+/// Reads the files that `settings` names. Blocking.
+pub(crate) fn acceptor(settings: &config::Tls, state_dir: &Path) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -38,9 +41,10 @@ pub(crate) fn acceptor(settings: &config::Tls) -> Result<TlsAcceptor, TlsError> 
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|e| file(&settings.key, &e))?;
+    let (certificate, key_path) = settings.pair(state_dir);
+    let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|e| file(&key_path, &e))?;
     let config = builder
-        .with_single_cert(certificates(&settings.certificate)?, key)
+        .with_single_cert(certificates(&certificate)?, key)
         .map_err(|e| TlsError::Settings(e.to_string()))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
