@@ -132,7 +132,11 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
         listen: Duration::ZERO,
         ..Examination::default()
     });
-    eprint!("\n{}\n{}", doctor::screen(&report, console::colors_enabled_stderr()), next(&wishes, &place, certified.as_ref()));
+    eprint!(
+        "\n{}\n{}",
+        doctor::screen(&report, console::colors_enabled_stderr()),
+        next(&wishes, &place, certified.as_ref())
+    );
     Ok(())
 }
 

@@ -93,6 +93,11 @@ impl Tls {
         (self.certificate.clone().unwrap_or_else(own), self.key.clone().unwrap_or_else(own))
     }
 
+    /// Whether there ought to be a certificate by now: the first start makes its own.
+    pub fn is_given(&self, state_dir: &Path) -> bool {
+        !self.is_own(state_dir) || own_certificate(state_dir).exists()
+    }
+
     /// Whether the certificate is the one that fogbeat makes and renews.
     pub fn is_own(&self, state_dir: &Path) -> bool {
         self.pair(state_dir).0 == own_certificate(state_dir)

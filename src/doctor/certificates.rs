@@ -69,8 +69,9 @@ fn pairs(config: &Config) -> Vec<Pair> {
             pairs.push(Pair { what: what.to_owned(), certificate, key, server });
         }
     };
-    if let Some(tls) = &config.mqtt.listener.tls {
-        add("mqtt.listener.tls", &Some(tls.certificate.clone()), &Some(tls.key.clone()), true);
+    if let Some(tls) = config.mqtt.listener.tls.as_ref().filter(|tls| tls.is_given(&config.gateway.state_dir))
+    {
+        add("mqtt.listener.tls", &tls.certificate, &tls.key, true);
     }
     for uplink in &config.uplinks {
         let what = format!("uplink {}", uplink.name());
@@ -269,7 +270,7 @@ fn judge_dates(what: &str, Validity { begins, ends }: Validity, now: Now) -> Fin
             Finding::error(NAME, format!("{what}: it expired on {} (today: {today}{doubt})", day(ends)), next)
         }
         0..=ERROR => Finding::error(NAME, lasts, next),
-        ..=WARNING => Finding::warning(NAME, lasts, next),
+        ERROR..=WARNING => Finding::warning(NAME, lasts, next),
         _ => Finding::ok(NAME, lasts),
     }
 }

@@ -52,7 +52,11 @@ pub fn findings(scene: &Scene) -> Vec<Finding> {
             found.push(Finding::error(SPACE, format!("is not told: {error}"), "check the disk (`dmesg`)"))
         }
     }
-    found.push(if scene.hands_off { Finding::skipped(SPEED, "nothing is written here") } else { speed(there) });
+    found.push(if scene.hands_off {
+        Finding::skipped(SPEED, "nothing is written here")
+    } else {
+        speed(there)
+    });
     found
 }
 

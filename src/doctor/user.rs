@@ -64,9 +64,10 @@ fn named(config: &Config) -> Vec<(String, PathBuf, bool)> {
         files.extend(path.clone().map(|path| (key.to_owned(), path, secret)));
     };
     add("journal.key_file", &config.journal.key_file, true);
-    if let Some(tls) = &config.mqtt.listener.tls {
-        add("mqtt.listener.tls.certificate", &Some(tls.certificate.clone()), false);
-        add("mqtt.listener.tls.key", &Some(tls.key.clone()), true);
+    if let Some(tls) = config.mqtt.listener.tls.as_ref().filter(|tls| tls.is_given(&config.gateway.state_dir))
+    {
+        add("mqtt.listener.tls.certificate", &tls.certificate, false);
+        add("mqtt.listener.tls.key", &tls.key, true);
         add("mqtt.listener.tls.client_ca", &tls.client_ca, false);
     }
     for (at, broker) in config.mqtt.externals.iter().enumerate() {

@@ -66,7 +66,7 @@ impl Redactor {
             if name.len() < 2 || !text::would_show(&name) {
                 continue;
             }
-            if token::words(&name).eq([0..name.len()]) {
+            if token::words(&name).eq(std::iter::once(0..name.len())) {
                 self.words.insert(name);
             } else if !self.phrases.contains(&name) {
                 self.phrases.push(name);

@@ -83,7 +83,7 @@ impl Facts {
             };
         }
         if let Some(how) = self.blocked
-            && !matches!(self.heard, Ok(_))
+            && self.heard.is_err()
         {
             let next = match how {
                 "hard" => "there is a switch on the machine: use it",
