@@ -11,8 +11,9 @@ use tokio_rustls::TlsConnector;
 
 use super::Settings;
 use super::relay::{Counted, Relay, RelayEnd, WireBytes};
-use super::verdict::{self, Verdict};
+use super::verdict;
 use super::wire::{self, Client, Ended, Event};
+use crate::forward::verdict::{Verdict, dial};
 use crate::net::{DialError, Identity, Way};
 
 /// Events that wait for the link, which never waits itself: what one read of the library brings.
@@ -68,7 +69,7 @@ impl Session {
     ) -> Result<Self, NoSession> {
         let context = context(settings, identity);
         let unreached = |verdict| NoSession { verdict, refused: false };
-        let dialled = |error: DialError| unreached(verdict::dial(&error, &context));
+        let dialled = |error: DialError| unreached(dial(&error, &context.peer()));
         let login = login(settings).map_err(unreached)?;
         let way =
             Way::new(settings.proxy.as_deref(), settings.proxy_credentials.as_deref()).map_err(dialled)?;
