@@ -95,7 +95,8 @@ pub(crate) fn dial(error: &DialError, peer: &Peer<'_>) -> Verdict {
 /// TLS failed, or was ended by the other side.
 pub(crate) fn tls(error: &rustls::Error, peer: &Peer<'_>) -> Verdict {
     let Peer { host, section, address_key, .. } = peer;
-    let now = peer.now.format(&Rfc3339).unwrap_or_default();
+    // To the second.
+    let now = peer.now.truncate_to_second().format(&Rfc3339).unwrap_or_default();
     let year = peer.now.year();
     match error {
         rustls::Error::InvalidCertificate(

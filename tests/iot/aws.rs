@@ -156,12 +156,10 @@ fn a_connection_that_is_not_allowed_names_the_line_that_is_missing() {
 
 #[test]
 fn two_gateways_of_one_name_are_told() {
-    let scene = scene(8883, "5", [Mood::Disconnect(0x8E); 2]);
+    let scene = scene(8883, "5", [Mood::Disconnect(0x8E)]);
     Strap::connect(scene.setup.mqtt, "strap").beats(20);
     let told = scene.failure("taken_over");
     assert!(told["remedy"].as_str().unwrap().contains("[[uplink]].thing"), "{told}");
-    scene.daemon.signal(rustix::process::Signal::HUP);
-    std::thread::sleep(Duration::from_millis(500));
     scene.daemon.signal(rustix::process::Signal::HUP);
     scene.nothing_is_lost(20);
 }

@@ -94,10 +94,6 @@ fn nothing_is_lost_when_the_broker_is_a_fogbeat_that_is_killed() {
          require_client_certificate = true\n",
         server.certificate, server.key, pki.ca,
     );
-    let mut known = Command::new(binary());
-    known.args(["device", "add", "proof", "--publish", "fogbeat/members/proof", "--config"]);
-    hall.command(&[]);
-    assert!(known.arg(&hall.config).output().unwrap().status.success(), "the sender is made known");
     let start = || {
         let mut command = hall.command(&[]);
         command.env("FOGBEAT__MQTT__LISTENER__MEMBERS", "1GiB").env("FOGBEAT__GATEWAY__ID", "hall");
@@ -106,6 +102,11 @@ fn nothing_is_lost_when_the_broker_is_a_fogbeat_that_is_killed() {
         daemon
     };
     let mut broker = start();
+    // Who is let in on that port is who the certificate names, if it is known.
+    let mut known = Command::new(binary());
+    known.args(["device", "add", "proof", "--publish", "fogbeat/members/proof", "--config"]);
+    let known = known.arg(&hall.config).output().unwrap();
+    assert!(known.status.success(), "{}", String::from_utf8_lossy(&known.stderr));
 
     let mut setup = Setup::new(root.path());
     setup.max_age = "10ms".into();
