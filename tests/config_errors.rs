@@ -126,6 +126,42 @@ fn naming_an_uplink_drops_the_default_one() {
 }
 
 #[test]
+fn an_uplink_without_batches_needs_something_else_and_one_that_carries_them() {
+    let alone = r#"
+        [[uplink]]
+        kind = "iot_core"
+        endpoint = "abc-ats.iot.eu-west-1.amazonaws.com"
+        rule = "fogbeat"
+        batches = false
+        [[uplink]]
+        kind = "mqtt"
+        url = "mqtt://hall"
+        topic = "hr"
+        batches = false
+    "#;
+    insta::assert_snapshot!(problems(alone).join("\n"), @r##"
+    uplink: none of them carries batches; name one that does, such as kind = "directory": without it readings would go nowhere
+    uplink[0].batches: is false, and nothing else goes this way; add [uplink.live] or shadow = true, or let batches go this way
+    uplink[0].rule: is given beside batches = false; leave it out: no batch goes there
+    uplink[1].batches: is false, and nothing else goes this way; add [uplink.live], or let batches go this way
+    uplink[1].topic: is given beside batches = false; leave it out: no batch goes there
+    "##);
+    let beside = r#"
+        [[uplink]]
+        kind = "firehose"
+        stream = "heart-rate"
+        [[uplink]]
+        kind = "iot_core"
+        endpoint = "abc-ats.iot.eu-west-1.amazonaws.com"
+        batches = false
+        shadow = true
+    "#;
+    let config = from_toml(beside).unwrap();
+    let carrying: Vec<bool> = config.uplinks.iter().map(|uplink| uplink.carries_batches()).collect();
+    assert_eq!(carrying, [true, false]);
+}
+
+#[test]
 fn the_settings_in_force_can_be_read_back() {
     let text = "[gateway]\nsite = \"gym\"\n[batch]\nmax_age = \"250ms\"\nmax_bytes = \"3MiB\"\n\
         [[uplink]]\nkind = \"firehose\"\nname = \"cloud\"\nstream = \"heart-rate\"\nencoding = \"zstd\"\n";

@@ -27,6 +27,7 @@ fn uplink(url: &str, timeout: Duration) -> Firehose {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(url.into()),
         timeout,
+        ca: None,
         proxy: None,
         proxy_credentials_file: None,
         credentials: None,
@@ -208,6 +209,7 @@ async fn without_credentials_it_says_what_is_missing() {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(server.url()),
         timeout: PATIENT,
+        ca: None,
         proxy: None,
         proxy_credentials_file: None,
         credentials: None,
@@ -251,6 +253,7 @@ print(''.join(s3.get_object(Bucket='lake', Key=k)['Body'].read().hex() for k in 
         region: Some("eu-west-1".into()),
         endpoint_url: Some(url),
         timeout: PATIENT,
+        ca: None,
         proxy: None,
         proxy_credentials_file: None,
         credentials: None,
@@ -274,6 +277,7 @@ async fn requests_go_through_a_proxy_of_either_kind() {
             region: Some("eu-west-1".into()),
             endpoint_url: Some(format!("http://far.test:{}", server.address.port())),
             timeout: PATIENT,
+            ca: None,
             proxy: Some(proxy.url(kind)),
             proxy_credentials_file: Some(secret.path().to_owned()),
             credentials: None,
@@ -286,12 +290,16 @@ async fn requests_go_through_a_proxy_of_either_kind() {
         assert_eq!(server.seen.lock().unwrap().stored.len(), before + 3 - failed, "{answers:?}");
         assert!(failed <= 1, "{answers:?}");
         assert_eq!(proxy.passed.load(Ordering::Relaxed), 1);
-        config.proxy_credentials_file = None;
-        let answers = Firehose::with_credentials(&config, credentials()).deliver(&members(1)).await;
-        assert!(
-            matches!(&answers[0], Delivery::Retry(failure) if failure.cause == "connection"),
-            "{answers:?}"
-        );
+        // A password that is wrong, and put right under the running uplink.
+        std::fs::write(secret.path(), "gateway:wrong").unwrap();
+        config.proxy_credentials_file = Some(secret.path().to_owned());
+        let mut uplink = Firehose::with_credentials(&config, credentials());
+        let answers = uplink.deliver(&members(1)).await;
+        let told = retry(&answers[0]);
+        assert_eq!(told.cause, "proxy");
+        assert!(told.remedy.as_ref().unwrap().contains("[[uplink]].proxy, its credentials"), "{told:?}");
         assert!(proxy.refused.load(Ordering::Relaxed) > 0);
+        std::fs::write(secret.path(), proxy::LOGIN).unwrap();
+        assert_eq!(uplink.deliver(&members(1)).await, [Delivery::Confirmed]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::{Common, Failure, output};
 use crate::control::{self, Request};
 
@@ -31,11 +33,25 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     if let Some(devices) = status.pointer_mut("/accounts/run/devices") {
         shorten(devices);
     }
+    if let Some(uplinks) = status.get_mut("uplinks").and_then(Value::as_array_mut) {
+        uplinks.iter_mut().filter_map(|uplink| uplink.get_mut("failure")).for_each(tell);
+    }
     output::print(&output::outline(&status))
 }
 
+/// What is wrong and what can be done about it, on one line; its label for metrics is for scripts.
+fn tell(failure: &mut Value) {
+    let part = |name: &str| failure.get(name).and_then(Value::as_str);
+    let told = match (part("message"), part("remedy")) {
+        (Some(message), Some(remedy)) => format!("{message}; {remedy}"),
+        (Some(message), None) => format!("{message}; it is tried again by itself"),
+        _ => return,
+    };
+    *failure = Value::String(told);
+}
+
 /// Many devices are for scripts: people are told how many there are.
-fn shorten(devices: &mut serde_json::Value) {
+fn shorten(devices: &mut Value) {
     let count = devices.as_object().map_or(0, serde_json::Map::len);
     if count > MOST_DEVICES {
         *devices = serde_json::json!(format!("{count} devices; --json shows each"));

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Common, Failure, Kind, offline, output, record, status};
 use crate::audit::Act;
+use crate::config::Config;
 use crate::control::{self, Request};
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +22,11 @@ pub enum Command {
     Forget { name: String },
 }
 
+/// By the configuration an uplink of this name has a place in the journal.
+fn holds_place(config: &Config, name: &str) -> bool {
+    config.uplinks.iter().any(|uplink| uplink.name() == name && uplink.carries_batches())
+}
+
 pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     let config = common.load()?;
     let daemon = status::daemon(&config.gateway.state_dir)?;
@@ -28,7 +34,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
         (Command::List { json }, Some(socket)) => show(&control::ask(&socket, &Request::UplinkList)?, *json),
         (Command::List { json }, None) => {
             let (_lock, journal) = offline::journal(&config)?;
-            let configured = |name: &str| config.uplinks.iter().any(|uplink| uplink.name() == name);
+            let configured = |name: &str| holds_place(&config, name);
             let (known, left): (Vec<_>, Vec<_>) =
                 journal.uplinks().into_iter().partition(|uplink| configured(uplink.name()));
             let told = |uplinks: Vec<crate::journal::UplinkCursor>| -> Vec<Value> {
@@ -48,7 +54,7 @@ pub fn run(common: &Common, command: &Command) -> Result<(), Failure> {
             Ok(())
         }
         (Command::Forget { name }, None) => {
-            if config.uplinks.iter().any(|uplink| uplink.name() == name) {
+            if holds_place(&config, name) {
                 let error =
                     anyhow::anyhow!("uplink {name} is configured; take it out of the configuration first");
                 return Err(Failure::new(Kind::Usage, error));

@@ -95,6 +95,20 @@ impl Outputs {
                 lines.push("[aws.iot_credentials]".to_owned());
                 lines.push(key("endpoint", self.get("CredentialEndpoint")?));
                 lines.push(key("role_alias", alias));
+                lines.push(String::new());
+                lines.push(
+                    "# Beside Firehose, if wanted: settings from afar and live values by MQTT.".to_owned(),
+                );
+                let beside = [
+                    "[[uplink]]".to_owned(),
+                    key("kind", "iot_core"),
+                    key("endpoint", self.get("DataEndpoint")?),
+                    "batches = false".to_owned(),
+                    "shadow = true".to_owned(),
+                    "[uplink.live]".to_owned(),
+                    key("interval", "10s"),
+                ];
+                lines.extend(beside.map(|line| format!("#{line}")));
             }
             Path::Iot => {
                 let rule = self.values.get("Rule").ok_or(missing("Rule", "iot"))?;

@@ -107,7 +107,8 @@ impl Account {
         line("devices", Some("journal.max_devices"), devices, DEVICE);
         line("readings on their way to the disk", None, 2 * GROUP, READING);
         let batches = BATCHES * config.batch.max_bytes.as_u64() + ENCODER;
-        line("uplinks' batches", Some("batch.max_bytes"), config.uplinks.len().max(1) as u64, batches);
+        let carrying = config.uplinks.iter().filter(|uplink| uplink.carries_batches()).count();
+        line("uplinks' batches", Some("batch.max_bytes"), carrying.max(1) as u64, batches);
         if config.ble.enabled {
             line("Bluetooth", Some("ble.enabled"), 1, BLUETOOTH);
         }

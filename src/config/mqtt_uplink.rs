@@ -65,6 +65,9 @@ pub struct IotCore {
     /// Longest wait for a connection, and for any sign of progress on one.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub timeout: Duration,
+    /// `false`: only what stands beside batches goes this way, live values and the shadow.
+    #[serde(default = "yes")]
+    pub batches: bool,
     /// Takes settings from the named shadow `fogbeat`.
     #[serde(default)]
     pub shadow: bool,
@@ -112,6 +115,9 @@ pub struct Broker {
     pub publishes_per_second: Option<u32>,
     #[serde(default)]
     pub bytes_per_second: Option<ByteSize>,
+    /// `false`: only live values go this way.
+    #[serde(default = "yes")]
+    pub batches: bool,
     #[serde(default)]
     pub live: Option<Live>,
 }
@@ -170,6 +176,10 @@ impl IotCredentials {
         self.certificate.get_or_insert_with(|| iot_certificate(state_dir));
         self.key.get_or_insert_with(|| iot_key(state_dir));
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn ten_seconds() -> Duration {

@@ -51,6 +51,15 @@ impl Uplink {
         self.name.as_deref().unwrap_or_else(|| self.kind.label())
     }
 
+    /// Whether batches go this way, so that it has a place in the journal.
+    pub fn carries_batches(&self) -> bool {
+        match &self.kind {
+            UplinkKind::Directory(_) | UplinkKind::Firehose(_) => true,
+            UplinkKind::IotCore(iot) => iot.batches,
+            UplinkKind::Mqtt(broker) => broker.batches,
+        }
+    }
+
     /// Whether it is told pseudonyms in place of device names.
     pub fn pseudonymous(&self) -> bool {
         self.pseudonyms.unwrap_or(false)
@@ -132,9 +141,12 @@ pub struct Firehose {
     pub stream: String,
     #[serde(default)]
     pub region: Option<String>,
-    /// For emulators.
+    /// For emulators, and for endpoints of one's own.
     #[serde(default)]
     pub endpoint_url: Option<String>,
+    /// CAs of the endpoint, for networks whose proxy looks into TLS; default: the public CAs of the system.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// Longest wait for one answer.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub timeout: Duration,

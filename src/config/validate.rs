@@ -10,7 +10,7 @@ use super::problem::{Problem, nearest};
 use super::timezone;
 use super::validate_uplink;
 use super::{
-    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, Tls,
+    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, Tls, Uplink,
     UplinkKind,
 };
 
@@ -242,6 +242,10 @@ fn http(config: &Config, check: &mut Check<'_>) {
 }
 
 fn uplinks(config: &Config, check: &mut Check<'_>) {
+    if !config.uplinks.is_empty() && !config.uplinks.iter().any(Uplink::carries_batches) {
+        let remedy = "name one that does, such as kind = \"directory\": without it readings would go nowhere";
+        check.add("uplink", "none of them carries batches", remedy);
+    }
     let mut names = HashSet::new();
     let mut paths = HashSet::new();
     for (index, uplink) in config.uplinks.iter().enumerate() {
@@ -296,6 +300,9 @@ fn firehose(firehose: &Firehose, key: impl Fn(&str) -> String, check: &mut Check
             what,
             "write it like \"http://127.0.0.1:5055\", or leave it out for AWS",
         );
+    }
+    if let Some(ca) = &firehose.ca {
+        check.absolute(&key("ca"), ca);
     }
     check.duration(&key("timeout"), firehose.timeout, SECOND..=Duration::from_secs(600));
     validate_uplink::proxy(

@@ -26,7 +26,12 @@ pub(super) fn iot_core(
     if let Some(thing) = &iot.thing {
         client_id(&key("thing"), thing, check);
     }
+    let beside = "add [uplink.live] or shadow = true, or let batches go this way";
+    without_batches(iot.batches, iot.live.is_some() || iot.shadow, beside, &key, check);
     match (&iot.rule, &iot.topic) {
+        (None, None) if !iot.batches => {}
+        (Some(_), _) if !iot.batches => of_no_use(&key("rule"), check),
+        (None, Some(_)) if !iot.batches => of_no_use(&key("topic"), check),
         (Some(rule), None) => rule_name(&key("rule"), rule, check),
         (None, Some(topic)) => {
             topic_name(&key("topic"), topic, &["gateway", "thing"], check);
@@ -37,7 +42,8 @@ pub(super) fn iot_core(
             }
         }
         (None, None) => {
-            let remedy = "name the rule that takes the batches (Basic Ingest), or a `topic`";
+            let remedy =
+                "name the rule that takes the batches (Basic Ingest), or a `topic`; or set batches = false";
             check.add(key("rule"), "is missing", remedy);
         }
         (Some(_), Some(_)) => {
@@ -78,6 +84,11 @@ pub(super) fn broker(
     }
     if let Some(id) = &broker.client_id {
         client_id(&key("client_id"), id, check);
+    }
+    let beside = "add [uplink.live], or let batches go this way";
+    without_batches(broker.batches, broker.live.is_some(), beside, &key, check);
+    if broker.topic.is_some() && !broker.batches {
+        of_no_use(&key("topic"), check);
     }
     if let Some(topic) = &broker.topic {
         topic_name(&key("topic"), topic, &["gateway"], check);
@@ -165,6 +176,23 @@ pub(super) fn proxy(
         let remedy = "write http://host:port or socks5://host:port";
         check.add(key("proxy"), format!("\"{proxy}\" is not a proxy's address"), remedy);
     }
+}
+
+/// An uplink without batches has to have something else.
+fn without_batches(
+    batches: bool,
+    beside: bool,
+    remedy: &str,
+    key: &impl Fn(&str) -> String,
+    check: &mut Check<'_>,
+) {
+    if !batches && !beside {
+        check.add(key("batches"), "is false, and nothing else goes this way", remedy);
+    }
+}
+
+fn of_no_use(key: &str, check: &mut Check<'_>) {
+    check.add(key, "is given beside batches = false", "leave it out: no batch goes there");
 }
 
 fn common(

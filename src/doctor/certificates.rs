@@ -266,11 +266,11 @@ fn judge_dates(what: &str, Validity { begins, ends }: Validity, now: Now) -> Fin
     let next = "put a new certificate and key in the place of the old ones: they are taken without a restart";
     let lasts = format!("{what}: valid until {}, {left} days left", day(ends));
     match left {
-        ..0 => {
+        i64::MIN..0 => {
             Finding::error(NAME, format!("{what}: it expired on {} (today: {today}{doubt})", day(ends)), next)
         }
         0..=ERROR => Finding::error(NAME, lasts, next),
-        ERROR..=WARNING => Finding::warning(NAME, lasts, next),
+        ..=WARNING => Finding::warning(NAME, lasts, next),
         _ => Finding::ok(NAME, lasts),
     }
 }

@@ -158,6 +158,7 @@ fn settings(wish: &Wish, client_id: &str, pair: (PathBuf, PathBuf)) -> Settings 
         proxy: wish.proxy.clone(),
         proxy_credentials_file: wish.proxy_credentials.clone(),
         timeout: wish.timeout,
+        batches: true,
         shadow: false,
         live: None,
     };

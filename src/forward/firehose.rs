@@ -16,6 +16,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_firehose::Client;
+use aws_sdk_firehose::error::SdkError;
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
 
@@ -103,7 +104,7 @@ impl Firehose {
     }
 
     /// One request.
-    async fn put(&self, client: &Client, members: &[Member]) -> Result<Vec<Delivery>, Delivery> {
+    async fn put(&mut self, client: &Client, members: &[Member]) -> Result<Vec<Delivery>, Delivery> {
         let records: Result<Vec<Record>, _> = members
             .iter()
             .map(|member| Record::builder().data(Blob::new(member.bytes.as_ref())).build())
@@ -117,6 +118,12 @@ impl Firehose {
             .set_records(Some(records))
             .send()
             .await
+            .inspect_err(|error| {
+                // Nothing got through: what the client was made of (CAs, the proxy's credentials) may be mended by now.
+                if matches!(error, SdkError::DispatchFailure(_)) {
+                    self.client = None;
+                }
+            })
             .map_err(|error| classify::error(&error, &self.config))?;
         let answers: Vec<Delivery> = answer.request_responses().iter().map(record_answer).collect();
         if answers.len() == members.len() {
@@ -169,7 +176,7 @@ async fn connect(
     config: &config::Firehose,
     credentials: Option<SharedCredentialsProvider>,
 ) -> Result<Client, Failure> {
-    let http = through::client(config.proxy.as_deref(), config.proxy_credentials_file.as_deref())?;
+    let http = through::client(config)?;
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(config.timeout)
         .operation_timeout(config.timeout)

@@ -26,7 +26,9 @@ pub(crate) mod mqtt;
 mod pace;
 mod patience;
 pub mod retry;
+mod standing;
 mod status;
+mod verdict;
 mod workshop;
 
 use std::future::Future;
@@ -51,7 +53,7 @@ use crate::relayed::Shelf;
 use crate::remote::Remote;
 use driver::Driver;
 use feed::JournalFeed;
-use status::Board;
+use status::{Board, Carries};
 
 /// A worn card may need minutes for 64 MB and its fsync, and for a look at a lake of many days.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -240,6 +242,37 @@ pub fn spawn_beside(
     metrics: &Metrics,
 ) -> Result<Handle, SpawnError> {
     let name = config.name().to_owned();
+    let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
+    let start_mqtt = |connection, live: &Option<config::Live>, shadow| {
+        let source = mqtt::LiveSource {
+            live: journal.live(),
+            journal: journal.clone(),
+            pseudonyms: pseudonyms.clone(),
+        };
+        let live = live.clone().map(|config| (config, source));
+        let beside = mqtt::Beside { live, shadow, remote: beside.remote.clone(), clock: Arc::clone(&clock) };
+        Outside::Mqtt(mqtt::Mqtt::start(connection, beside, &origin.gateway, &metrics.mqtt))
+    };
+    let outside = match &config.kind {
+        config::UplinkKind::Directory(directory) => {
+            Outside::Directory(directory::Directory::new(&name, directory, origin, metrics.lake.clone()))
+        }
+        config::UplinkKind::Firehose(firehose) => {
+            Outside::Firehose(firehose::Firehose::configured(firehose, &origin.gateway))
+        }
+        config::UplinkKind::IotCore(iot) => {
+            start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), &iot.live, iot.shadow)
+        }
+        config::UplinkKind::Mqtt(broker) => {
+            start_mqtt(mqtt::Settings::broker(&name, broker, origin), &broker.live, false)
+        }
+    };
+    let outside = match outside {
+        Outside::Mqtt(uplink) if !config.carries_batches() => {
+            return Ok(standing::start(&name, uplink, metrics));
+        }
+        outside => outside,
+    };
     let start = match config.from {
         config::From::Oldest => StartAt::Oldest,
         config::From::Now => StartAt::Now,
@@ -247,10 +280,8 @@ pub fn spawn_beside(
     let cursor =
         journal.uplink(&name, start).map_err(|source| SpawnError::Cursor { name: name.clone(), source })?;
     cursor.set_required(config.required);
-    let pseudonyms = origin.pseudonyms.clone().filter(|_| config.pseudonymous());
-    let concealed = pseudonyms.clone();
     let members = beside.members.as_ref().map(|shelf| shelf.lane(&name, config.from, largest_member(config)));
-    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms, members));
+    let feed = Arc::new(JournalFeed::new(journal.clone(), cursor, pseudonyms.clone(), members));
     let settings = driver::Settings {
         name: name.clone(),
         encoding: config.encoding,
@@ -265,52 +296,19 @@ pub fn spawn_beside(
         housekeeping: driver::HOUSEKEEPING,
         turn: driver::TURN,
     };
-    let start_mqtt = |connection,
-                      live: &Option<config::Live>,
-                      shadow,
-                      feed,
-                      settings,
-                      clock: Arc<dyn Clock>| {
-        let live = live.clone().map(|config| {
-            (
-                config,
-                mqtt::LiveSource { live: journal.live(), journal: journal.clone(), pseudonyms: concealed },
-            )
-        });
-        let beside = mqtt::Beside { live, shadow, remote: beside.remote.clone(), clock: Arc::clone(&clock) };
-        let uplink = mqtt::Mqtt::start(connection, beside, &origin.gateway, &metrics.mqtt);
-        start_task(uplink, feed, settings, clock, metrics)
-    };
-    match &config.kind {
-        config::UplinkKind::Directory(directory) => {
-            let uplink = directory::Directory::new(&name, directory, origin, metrics.lake.clone());
-            start_task(uplink, feed, settings, clock, metrics)
-        }
-        config::UplinkKind::Firehose(firehose) => start_task(
-            firehose::Firehose::configured(firehose, &origin.gateway),
-            feed,
-            settings,
-            clock,
-            metrics,
-        ),
-        config::UplinkKind::IotCore(iot) => start_mqtt(
-            mqtt::Settings::iot_core(&name, iot, origin),
-            &iot.live,
-            iot.shadow,
-            feed,
-            settings,
-            clock,
-        ),
-        config::UplinkKind::Mqtt(broker) => start_mqtt(
-            mqtt::Settings::broker(&name, broker, origin),
-            &broker.live,
-            false,
-            feed,
-            settings,
-            clock,
-        ),
+    match outside {
+        Outside::Directory(uplink) => start_task(uplink, feed, settings, clock, metrics),
+        Outside::Firehose(uplink) => start_task(uplink, feed, settings, clock, metrics),
+        Outside::Mqtt(uplink) => start_task(uplink, feed, settings, clock, metrics),
     }
     .map_err(|source| SpawnError::Setup { name, source })
+}
+
+/// The other side of an uplink, by its kind.
+enum Outside {
+    Directory(directory::Directory),
+    Firehose(firehose::Firehose),
+    Mqtt(mqtt::Mqtt),
 }
 
 /// Largest member that an uplink takes, bytes.
@@ -330,7 +328,8 @@ fn start_task<U: Uplink, F: feed::Feed>(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Handle, SetupError> {
-    let board = Board::new(&settings.name, uplink.kind(), uplink.longest(), uplink.link(), metrics);
+    let board =
+        Board::new(&settings.name, uplink.kind(), Carries::Batches, uplink.longest(), uplink.link(), metrics);
     let (drain, draining) = tokio::sync::watch::channel(None);
     let (holder, hold) = hold::pair();
     let watcher = board.watcher(Arc::clone(&feed) as Arc<dyn feed::Backlog>, holder);

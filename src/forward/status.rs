@@ -96,6 +96,24 @@ pub enum State {
     },
 }
 
+/// What an uplink is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carries {
+    Batches,
+    /// Only what else a connection can carry: live values, settings from afar.
+    NoBatches,
+}
+
+impl Carries {
+    /// What is the matter while it fails.
+    fn trouble(self) -> &'static str {
+        match self {
+            Self::Batches => "the uplink does not take its batches, they stay in the journal",
+            Self::NoBatches => "the uplink has no connection for live values and settings from afar",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Ages {
     /// Since when the oldest unconfirmed entry has been waiting.
@@ -137,6 +155,7 @@ pub struct Status {
 pub(super) struct Board {
     name: Arc<str>,
     kind: &'static str,
+    carries: Carries,
     longest: Duration,
     mark: Mark,
     metrics: Metrics,
@@ -151,6 +170,7 @@ impl Board {
     pub(super) fn new(
         name: &str,
         kind: &'static str,
+        carries: Carries,
         longest: Duration,
         link: Option<watch::Receiver<LinkStatus>>,
         metrics: &Metrics,
@@ -158,6 +178,7 @@ impl Board {
         let board = Self {
             name: name.into(),
             kind,
+            carries,
             longest,
             mark: Mark::new(Instant::now().into_std()),
             metrics: metrics.clone(),
@@ -175,6 +196,7 @@ impl Board {
         Watcher {
             name: Arc::clone(&self.name),
             kind: self.kind,
+            carries: self.carries,
             deadline: self.longest + GRACE,
             mark: self.mark.clone(),
             metrics: self.metrics.clone(),
@@ -249,7 +271,7 @@ impl Board {
             self.warned = Some(severity);
             let remedy = failure.remedy.as_deref().unwrap_or("none: it is tried again by itself");
             tracing::warn!(uplink = %self.name, kind = self.kind, cause = failure.cause, remedy,
-                "the uplink does not take its batches, they stay in the journal: {}", failure.message);
+                "{}: {}", self.carries.trouble(), failure.message);
         }
         self.state.send_modify(|state| {
             let since = match state {
@@ -270,6 +292,7 @@ impl Board {
 pub struct Watcher {
     name: Arc<str>,
     kind: &'static str,
+    carries: Carries,
     deadline: Duration,
     mark: Mark,
     metrics: Metrics,
@@ -290,6 +313,11 @@ impl std::fmt::Debug for Watcher {
 impl Watcher {
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// It has a place in the journal.
+    pub fn carries_batches(&self) -> bool {
+        self.carries == Carries::Batches
     }
 
     pub fn state(&self) -> State {

@@ -237,7 +237,7 @@ impl Gateway {
         let placed = journal.uplinks();
         for uplink in &config.uplinks {
             let clock = clock.clone();
-            if !placed.iter().any(|place| place.name() == uplink.name()) {
+            if uplink.carries_batches() && !placed.iter().any(|place| place.name() == uplink.name()) {
                 let act = Act::UplinkAdd {
                     uplink: uplink.name().to_owned(),
                     kind: uplink.kind.label(),

@@ -15,7 +15,8 @@ pub(super) async fn open(config: &Config, state_dir: &Path) -> Result<Option<Rem
     if !config.uplinks.iter().any(|uplink| follows(&uplink.kind)) {
         return Ok(None);
     }
-    let uplinks = config.uplinks.iter().map(|uplink| uplink.name().to_owned()).collect();
+    let carrying = config.uplinks.iter().filter(|uplink| uplink.carries_batches());
+    let uplinks = carrying.map(|uplink| uplink.name().to_owned()).collect();
     let state_dir = state_dir.to_owned();
     match tokio::task::spawn_blocking(move || Remote::open(&state_dir, uplinks)).await {
         Ok(remote) => Ok(Some(remote)),

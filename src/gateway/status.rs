@@ -161,7 +161,7 @@ impl Sources {
             connections: self.listener.as_ref().map(|listener| listener.metrics().connections.get()),
             readings: self.journal.status().readings,
             synced: self.clock.status().health.synced,
-            uplinks: self.uplinks.iter().map(uplink).collect(),
+            uplinks: self.uplinks.iter().filter(|watcher| watcher.carries_batches()).map(uplink).collect(),
         }
     }
 
@@ -199,7 +199,8 @@ impl Sources {
         unknown.map(told).collect()
     }
 
+    /// An uplink of this name has a place in the journal by the configuration.
     pub fn configured(&self, uplink: &str) -> bool {
-        self.uplinks.iter().any(|watcher| watcher.name() == uplink)
+        self.uplinks.iter().any(|watcher| watcher.name() == uplink && watcher.carries_batches())
     }
 }

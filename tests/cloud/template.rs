@@ -270,5 +270,13 @@ fn a_gateway_takes_the_configuration_that_follows() {
         std::fs::write(&file, format!("[gateway]\nid = \"gym-12\"\nsite = \"gym\"\n{settings}")).unwrap();
         let taken = fogbeat(&["check", "--config", file.to_str().unwrap()]);
         assert!(taken.contains(expected), "{taken}");
+        // What stands there as an offer is good as well.
+        let offered =
+            |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
+        let wanted: String =
+            settings.lines().map(|line| offered(line).unwrap_or_else(|| line.to_owned()) + "\n").collect();
+        std::fs::write(&file, format!("[gateway]\nid = \"gym-12\"\nsite = \"gym\"\n{wanted}")).unwrap();
+        let taken = fogbeat(&["check", "--config", file.to_str().unwrap()]);
+        assert_eq!(taken.contains("batches = false"), path == "firehose", "{taken}");
     }
 }

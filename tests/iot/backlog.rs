@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::{Ear, Mosquitto, Rules};
+use crate::firehose;
+use crate::front::{self, Front};
 use crate::pki::Pki;
+use crate::proxy::{Kind, LOGIN, Proxy};
 use crate::site::{Strap, account, eventually, uplink};
 use crate::support::blast::{Blast, Until};
-use crate::support::daemon::{Setup, optimised};
+use crate::support::daemon::{Daemon, Setup, optimised};
 use crate::support::straps::Straps;
 use crate::support::{env_number, wall_ms};
 
@@ -129,29 +132,75 @@ fn a_backlog_is_drained_by_the_services_quotas_and_live_values_are_not_late() {
     assert!(daemon.terminate(Duration::from_secs(60)).success(), "{}", scene.setup.log_tail());
 }
 
+/// Forty recorded hearts at 200 times their speed; how many readings were acknowledged.
+fn wear(setup: &Setup) -> u64 {
+    let mut straps = Straps::connect(setup.mqtt, 40, wall_ms() - 4 * 3_600_000);
+    straps.wear(200.0, Duration::from_secs(20), 0, |_| {});
+    straps.acked
+}
+
+/// What they cost in these members: printed, and held against what is promised.
+fn judge(way: &str, members: &[Vec<u8>], readings: u64, wire: u64) {
+    assert_eq!(account(members).0.readings.len() as u64, readings);
+    let sizes: Vec<usize> = members.iter().map(Vec::len).collect();
+    let of_each = |bytes: u64| bytes as f64 / readings as f64;
+    let (firehose, ingest) = dollars(&sizes, readings as f64);
+    println!(
+        "{way}: {readings} readings of 40 recorded hearts in {} members: {:.2} bytes a reading, {:.2} on the wire with \
+         TLS; per million readings ${firehose:.5} by Firehose, ${ingest:.5} by Basic Ingest",
+        sizes.len(),
+        of_each(sizes.iter().sum::<usize>() as u64),
+        of_each(wire),
+    );
+    assert!(readings > 50_000, "{readings}");
+    assert!(firehose <= 0.0005 && ingest <= 0.0015);
+}
+
 #[test]
 fn recorded_hearts_cost_what_is_promised() {
     let scene = scene();
     let ear = Ear::listen(scene.broker.plain, "$aws/rules/#");
     let daemon = scene.setup.start();
-    let mut straps = Straps::connect(scene.setup.mqtt, 40, wall_ms() - 4 * 3_600_000);
-    straps.wear(200.0, Duration::from_secs(20), 0, |_| {});
-    let readings = straps.acked as f64;
-    drop(straps);
+    let readings = wear(&scene.setup);
     eventually("everything arrives", Duration::from_secs(300), || {
         uplink(&scene.setup, "iot_core")["queued_readings"] == 0
     });
+    // The counter is taken over every ten seconds.
+    std::thread::sleep(Duration::from_secs(11));
+    let wire = uplink(&scene.setup, "iot_core")["link"]["wire_sent_bytes"].as_u64().unwrap();
     assert!(daemon.terminate(Duration::from_secs(60)).success());
-    let members = ear.heard();
-    assert_eq!(account(&members).0.readings.len() as f64, readings);
-    let sizes: Vec<usize> = members.iter().map(Vec::len).collect();
-    let (firehose, ingest) = dollars(&sizes, readings);
-    println!(
-        "{readings} readings of 40 recorded hearts in {} members: {:.2} bytes a reading; per million readings \
-         ${firehose:.5} by Firehose, ${ingest:.5} by Basic Ingest",
-        sizes.len(),
-        sizes.iter().sum::<usize>() as f64 / readings
+    judge("MQTT", &ear.heard(), readings, wire);
+}
+
+#[test]
+fn recorded_hearts_by_firehose_cost_what_is_promised() {
+    let root = tempfile::tempdir().unwrap();
+    let pki = Pki::new(root.path(), "ca");
+    let server = pki.issue("server", "firehose", &["far.test"], 2090);
+    let service = front::runtime().block_on(firehose::Server::start([]));
+    let front = Front::start(&pki, &server, false, None, service.address);
+    // It counts what passes, which is all there is between the gateway and TLS on the other side.
+    let proxy = Proxy::start(Kind::Socks5);
+    let secret = root.path().join("secret");
+    std::fs::write(&secret, LOGIN).unwrap();
+    let mut setup = Setup::new(root.path());
+    setup.max_age = "60s".into();
+    setup.extra = format!(
+        "[[uplink]]\nkind = \"firehose\"\nstream = \"heart-rate\"\nregion = \"eu-west-1\"\n\
+         endpoint_url = \"https://far.test:{}\"\nca = {:?}\nproxy = \"{}\"\nproxy_credentials_file = {secret:?}\n",
+        front.address.port(),
+        pki.ca,
+        proxy.url(Kind::Socks5),
     );
-    assert!(readings > 50_000.0, "{readings}");
-    assert!(firehose <= 0.0005 && ingest <= 0.0015);
+    let mut command = setup.command(&[]);
+    command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b");
+    let mut daemon = Daemon::spawn(command, &setup);
+    daemon.wait_ready();
+    let readings = wear(&setup);
+    eventually("everything arrives", Duration::from_secs(300), || {
+        uplink(&setup, "firehose")["queued_readings"] == 0
+    });
+    assert!(daemon.terminate(Duration::from_secs(60)).success());
+    let wire = proxy.sent.load(std::sync::atomic::Ordering::Relaxed);
+    judge("Firehose", &service.seen.lock().unwrap().stored, readings, wire);
 }

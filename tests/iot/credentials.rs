@@ -14,6 +14,8 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use crate::pki::{Pair, Pki};
 use crate::site::{Strap, eventually, uplink};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::rng::Rng;
+use crate::support::world::World;
 use crate::venv::{Moto, python};
 
 #[derive(Debug, Clone, Copy)]
@@ -185,4 +187,63 @@ fn firehose_without_a_key_on_the_gateway() {
     let log = std::fs::read_to_string(&setup.log).unwrap();
     assert!(!log.contains("s3cret") && !log.contains("t0ken"), "a secret in the log");
     assert!(daemon.terminate(Duration::from_secs(20)).success());
+}
+
+/// What can be wrong between a gateway and the provider, in the words that an MQTT uplink has for it.
+#[test]
+fn what_is_wrong_with_certificates_clock_or_endpoint_is_told_in_one_line() {
+    let root = tempfile::tempdir().unwrap();
+    let pki = Pki::new(root.path(), "ca");
+    let server = pki.issue("server", "provider", &["localhost"], 2090);
+    let good = pki.issue("gateway", "gym-12", &[], 2090);
+    let expired = pki.issue("expired", "gym-12", &[], 2021);
+    let foreign = Pki::new(&root.path().join("other"), "other").issue("foreign", "gym-12", &[], 2090);
+    let provider = Provider::start(&pki, &server);
+    let port = provider.address.port();
+    let told = |case: &str, host: &str, pair: &Pair, at_1970: bool| {
+        let dir = root.path().join(case);
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut setup = Setup::new(&dir);
+        setup.max_age = "50ms".into();
+        setup.extra = format!(
+            "[[uplink]]\nkind = \"firehose\"\nstream = \"heart-rate\"\nregion = \"eu-west-1\"\n\
+             endpoint_url = \"http://127.0.0.1:9\"\n[aws.iot_credentials]\nendpoint = \"{host}:{port}\"\n\
+             role_alias = \"gateways\"\nthing = \"gym-12\"\ncertificate = {:?}\nkey = {:?}\nca = {:?}\n",
+            pair.certificate, pair.key, pki.ca,
+        );
+        let mut command = setup.command(&[]);
+        let mut rng = Rng::new(1970);
+        let world = at_1970.then(|| World::new(&dir.join("world"), &mut rng));
+        if let Some(world) = &world {
+            world.step(86_400_000 - i64::try_from(crate::support::wall_ms()).unwrap());
+            world.synchronise(false);
+            world.around(&mut command);
+        }
+        let mut daemon = Daemon::spawn(command, &setup);
+        daemon.wait_ready();
+        Strap::connect(setup.mqtt, "strap").beats(5);
+        let failure = || uplink(&setup, "firehose")["failure"].clone();
+        eventually("it is told", Duration::from_secs(40), || failure().is_object());
+        let line = crate::site::told(&setup);
+        println!("status: {line}");
+        assert!(failure()["message"].as_str().is_some_and(|message| message.len() < 250), "{line}");
+        assert_eq!(uplink(&setup, "firehose")["queued_readings"], 5, "nothing is lost");
+        line
+    };
+    let has =
+        |line: String, words: [&str; 2]| words.iter().for_each(|word| assert!(line.contains(word), "{line}"));
+    has(
+        told("foreign", "localhost", &foreign, false),
+        ["refuses the gateway's certificate", "registered and active"],
+    );
+    has(told("expired", "localhost", &expired, false), ["expired at 2021-12-31", "taken without a restart"]);
+    has(
+        told("wrong", "127.0.0.1", &good, false),
+        ["somebody else", "[aws.iot_credentials].endpoint; for AWS: `aws iot describe-endpoint"],
+    );
+    has(told("clock", "localhost", &good, true), ["not yet valid: this gateway believes it is 1970", "NTP"]);
+    has(
+        told("nobody", "no-such-host.invalid", &good, false),
+        ["no-such-host.invalid", "[aws.iot_credentials].endpoint"],
+    );
 }

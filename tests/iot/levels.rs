@@ -14,7 +14,7 @@ use crate::support::lake::Lake;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Every line of a lake, by the gateway it is of; an id that stands there twice is told.
-fn lines(lake: &Path) -> (Vec<Value>, usize) {
+pub fn lines(lake: &Path) -> (Vec<Value>, usize) {
     use std::io::Read as _;
     let (mut lines, mut ids, mut twice) = (Vec::new(), BTreeSet::new(), 0);
     let mut directories = vec![lake.join("readings")];

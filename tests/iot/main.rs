@@ -9,13 +9,18 @@
 )]
 #![allow(dead_code, reason = "the support modules serve several targets")]
 
+mod aws;
 mod backlog;
 mod broker;
 mod credentials;
+#[path = "../support/firehose.rs"]
+mod firehose;
+mod front;
 mod kills;
 mod levels;
 mod live;
 mod pki;
+mod player;
 mod provisioning;
 mod proxies;
 #[path = "../support/proxy.rs"]

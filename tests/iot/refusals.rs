@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::broker::{Ear, Mosquitto, Rules};
 use crate::pki::{Pair, Pki};
-use crate::site::{Strap, account, eventually, same_readings, uplink};
+use crate::site::{Strap, account, eventually, same_readings, told, uplink};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::rng::Rng;
 use crate::support::world::World;
@@ -59,8 +59,10 @@ fn failure(setup: &Setup, cause: &str) -> Value {
         last = uplink(setup, "iot_core");
     }
     let failure = last["failure"].clone();
-    println!("{}\n  -> {}", failure["message"].as_str().unwrap(), failure["remedy"].as_str().unwrap_or("-"));
+    let line = told(setup);
+    println!("status: {line}");
     let message = failure["message"].as_str().unwrap();
+    assert!(line.contains(failure["remedy"].as_str().unwrap_or_default()), "{line}");
     assert!(!message.contains('\n') && message.len() < 250, "not one clear line: {message}");
     failure
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
-use crate::support::daemon::{Setup, http_get};
+use crate::support::daemon::{Setup, binary, http_get};
 use crate::support::lake::Lake;
 use crate::support::wire::{self, Packet, Stream};
 
@@ -89,6 +89,14 @@ pub fn uplink(setup: &Setup, name: &str) -> Value {
     let status = status(setup);
     let uplinks = status["uplinks"].as_array().cloned().unwrap_or_default();
     uplinks.into_iter().find(|uplink| uplink["name"] == name).unwrap_or(Value::Null)
+}
+
+/// What `fogbeat status` says on one line about the uplink that fails.
+pub fn told(setup: &Setup) -> String {
+    let asked = std::process::Command::new(binary()).args(["status", "--config"]).arg(&setup.config).output();
+    let page = String::from_utf8(asked.unwrap().stdout).unwrap();
+    let mut lines = page.lines().filter_map(|line| line.trim().strip_prefix("failure: "));
+    lines.next().unwrap_or_else(|| panic!("no failure in:\n{page}")).to_owned()
 }
 
 /// Reads members as a lake, and checks that what overlaps is the same batch, byte for byte.

@@ -1,16 +1,19 @@
 //! Proxies as closed networks have them: HTTP CONNECT (RFC 9110) and SOCKS5 (RFC 1928) with user and password
-//! (RFC 1929). They know one name more than the system does: `far.test` is this machine.
+//! (RFC 1929). They know names that the system does not: `far.test` is this machine, and with an aim of its own a proxy
+//! leads there whatever it is asked for.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub struct Proxy {
     pub address: SocketAddr,
     /// Connections that were let through, and such that were not.
     pub passed: Arc<AtomicUsize>,
     pub refused: Arc<AtomicUsize>,
+    /// Bytes that clients have sent on connections that were let through.
+    pub sent: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +27,24 @@ pub const LOGIN: &str = "gateway:open sesame";
 
 impl Proxy {
     pub fn start(kind: Kind) -> Self {
+        Self::aimed(kind, None)
+    }
+
+    /// Leads everybody to `aim`.
+    pub fn aimed(kind: Kind, aim: Option<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (passed, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counts = (Arc::clone(&passed), Arc::clone(&refused));
+        let sent = Arc::new(AtomicU64::new(0));
+        let counts = (Arc::clone(&passed), Arc::clone(&refused), Arc::clone(&sent));
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (passed, refused) = counts.clone();
+                let (passed, refused, sent) = counts.clone();
                 std::thread::spawn(move || {
                     let Ok(mut client) = client else { return };
                     let answer = match kind {
-                        Kind::Http => connect(&mut client),
-                        Kind::Socks5 => socks5(&mut client),
+                        Kind::Http => connect(&mut client, aim),
+                        Kind::Socks5 => socks5(&mut client, aim),
                     };
                     let (upstream, words) = answer.unwrap_or((None, b""));
                     // Counted before the client hears of it, who looks at once.
@@ -44,12 +53,12 @@ impl Proxy {
                     if client.write_all(words).is_ok()
                         && let Some(upstream) = upstream
                     {
-                        copy(client, upstream);
+                        copy(client, upstream, &sent);
                     }
                 });
             }
         });
-        Self { address, passed, refused }
+        Self { address, passed, refused, sent }
     }
 
     pub fn url(&self, kind: Kind) -> String {
@@ -60,15 +69,18 @@ impl Proxy {
     }
 }
 
-fn dial(host: &str, port: u16) -> Option<TcpStream> {
+fn dial(host: &str, port: u16, aim: Option<SocketAddr>) -> Option<TcpStream> {
     let host = if host == "far.test" { "127.0.0.1" } else { host };
-    TcpStream::connect((host, port)).ok()
+    match aim {
+        Some(aim) => TcpStream::connect(aim).ok(),
+        None => TcpStream::connect((host, port)).ok(),
+    }
 }
 
 /// Where the client is let through to, if it is, and the last words of the talk; nothing if it broke off.
 type Answer = Option<(Option<TcpStream>, &'static [u8])>;
 
-fn connect(client: &mut TcpStream) -> Answer {
+fn connect(client: &mut TcpStream, aim: Option<SocketAddr>) -> Answer {
     use base64::Engine as _;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -83,13 +95,13 @@ fn connect(client: &mut TcpStream) -> Answer {
     }
     let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
     let (host, port) = target.rsplit_once(':')?;
-    Some(match dial(host, port.parse().ok()?) {
+    Some(match dial(host, port.parse().ok()?, aim) {
         Some(upstream) => (Some(upstream), b"HTTP/1.1 200 Connection established\r\n\r\n"),
         None => (None, b"HTTP/1.1 502 Bad Gateway\r\n\r\n"),
     })
 }
 
-fn socks5(client: &mut TcpStream) -> Answer {
+fn socks5(client: &mut TcpStream, aim: Option<SocketAddr>) -> Answer {
     fn bytes(client: &mut TcpStream, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
         client.read_exact(&mut bytes).ok()?;
@@ -119,19 +131,25 @@ fn socks5(client: &mut TcpStream) -> Answer {
         _ => return None,
     };
     let port = bytes(client, 2)?;
-    Some(match dial(&host, u16::from_be_bytes([port[0], port[1]])) {
+    Some(match dial(&host, u16::from_be_bytes([port[0], port[1]]), aim) {
         Some(upstream) => (Some(upstream), &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]),
         None => (None, &[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]),
     })
 }
 
-fn copy(client: TcpStream, upstream: TcpStream) {
-    let one_way = |mut from: TcpStream, mut to: TcpStream| {
-        let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Write);
-    };
-    let (back_from, back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-    let back = std::thread::spawn(move || one_way(back_from, back_to));
-    one_way(client, upstream);
+fn copy(mut client: TcpStream, mut upstream: TcpStream, sent: &AtomicU64) {
+    let (mut back_from, mut back_to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+    let back = std::thread::spawn(move || {
+        let _ = std::io::copy(&mut back_from, &mut back_to);
+        let _ = back_to.shutdown(Shutdown::Write);
+    });
+    let mut chunk = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = client.read(&mut chunk) {
+        sent.fetch_add(read as u64, Ordering::Relaxed);
+        if upstream.write_all(&chunk[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = upstream.shutdown(Shutdown::Write);
     let _ = back.join();
 }

@@ -4,11 +4,13 @@ use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
+use time::OffsetDateTime;
 
 use super::iot_credentials;
 use crate::config;
+use crate::forward::verdict::{self, Peer, Verdict};
 use crate::forward::{Delivery, Failure};
-use crate::net::chain;
+use crate::net::{DialError, chain, tls_error};
 
 /// Cause of a record (or the whole request) that Firehose will not take as it is.
 pub(super) const REFUSED: &str = "refused";
@@ -32,6 +34,7 @@ where
                 "give the daemon AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance role",
             ),
         ),
+        other if let Some(verdict) = network(other, &endpoint(config)) => verdict.delivery(),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
             Delivery::Retry(Failure::new("timeout", format!("no connection: {}", chain(error))))
         }
@@ -56,6 +59,13 @@ fn certificate(error: &iot_credentials::Error, config: &config::Firehose) -> Del
         (credentials.role_alias.as_str(), credentials.thing.as_deref().unwrap_or("the gateway's id"))
     });
     let failure = |remedy: String| Failure::new("credentials", error.to_string()).remedy(remedy);
+    let expires = match error {
+        iot_credentials::Error::Unreachable { expires, .. } => *expires,
+        _ => None,
+    };
+    if let Some(verdict) = network(error, &provider(config, expires)) {
+        return verdict.delivery();
+    }
     match error {
         iot_credentials::Error::Refused { .. } => Delivery::Stuck(failure(format!(
             "allow iot:AssumeRoleWithCertificate on the role alias {alias} in the certificate's IoT policy, and attach \
@@ -64,7 +74,7 @@ fn certificate(error: &iot_credentials::Error, config: &config::Firehose) -> Del
         iot_credentials::Error::Identity(_) | iot_credentials::Error::Answer(_) => {
             Delivery::Stuck(failure("check [aws.iot_credentials]".to_owned()))
         }
-        iot_credentials::Error::Unreachable(_) => Delivery::Retry(failure(
+        iot_credentials::Error::Unreachable { .. } => Delivery::Retry(failure(
             "check [aws.iot_credentials].endpoint, and this gateway's network and clock".to_owned(),
         )),
     }
@@ -77,6 +87,54 @@ pub(super) fn is_denied<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
         _ => None,
     };
     matches!(code, Some("AccessDeniedException" | "AccessDenied" | "NotAuthorized"))
+}
+
+/// What stands in the way to a server, where that is in `error`.
+fn network(error: &(dyn Error + 'static), peer: &Peer<'_>) -> Option<Verdict> {
+    if let Some(tls) = tls_error(error) {
+        return Some(verdict::tls(tls, peer));
+    }
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<DialError>() {
+            return Some(verdict::dial(found, peer));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Firehose, as the one to be reached.
+fn endpoint(config: &config::Firehose) -> Peer<'_> {
+    let url = config.endpoint_url.as_deref();
+    Peer {
+        host: url.map_or("Firehose", host),
+        section: "[[uplink]]",
+        address_key: if url.is_some() { "endpoint_url" } else { "region" },
+        tell: None,
+        has_certificate: false,
+        expires: None,
+        now: OffsetDateTime::now_utc(),
+    }
+}
+
+/// The AWS IoT credential provider, as the one to be reached.
+fn provider(config: &config::Firehose, expires: Option<OffsetDateTime>) -> Peer<'_> {
+    Peer {
+        host: config.credentials.as_ref().map_or("", |credentials| host(&credentials.endpoint)),
+        section: "[aws.iot_credentials]",
+        address_key: "endpoint",
+        tell: Some("aws iot describe-endpoint --endpoint-type iot:CredentialProvider"),
+        has_certificate: true,
+        expires,
+        now: OffsetDateTime::now_utc(),
+    }
+}
+
+/// The host of an address, without scheme and path.
+fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
 }
 
 fn of_certificate<E: Error + 'static>(error: &SdkError<E>) -> Option<&iot_credentials::Error> {

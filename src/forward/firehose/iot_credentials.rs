@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::net::{DialError, IdentityError, IdentityFiles, Way};
+use crate::net::{Identity, IdentityError, IdentityFiles, Way, chain};
 
 /// How often a fetch that failed is tried again while the last credentials are good.
 const RETRY: Duration = Duration::from_secs(30);
@@ -39,18 +39,22 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 pub enum Error {
     #[error("the gateway's certificate cannot be used: {0}")]
     Identity(#[from] IdentityError),
-    #[error("the AWS IoT credential provider cannot be reached: {0}")]
-    Unreachable(String),
+    #[error("the AWS IoT credential provider cannot be reached: {}", chain(&**source))]
+    Unreachable {
+        source: BoxError,
+        /// When the gateway's certificate ends.
+        expires: Option<OffsetDateTime>,
+    },
     #[error("the AWS IoT credential provider refuses credentials (HTTP {status}): {message}")]
     Refused { status: u16, message: String },
     #[error("the AWS IoT credential provider gave no credentials: {0}")]
     Answer(String),
 }
 
-impl From<DialError> for Error {
-    fn from(error: DialError) -> Self {
-        Self::Unreachable(error.to_string())
-    }
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn unreachable(source: impl Into<BoxError>) -> Error {
+    Error::Unreachable { source: source.into(), expires: None }
 }
 
 #[derive(Deserialize)]
@@ -113,7 +117,7 @@ impl Provider {
         }
         let fetched = match tokio::time::timeout(TIMEOUT, self.fetch()).await {
             Ok(fetched) => fetched,
-            Err(_) => Err(Error::Unreachable(format!("no answer within {TIMEOUT:?}"))),
+            Err(_) => Err(unreachable(format!("no answer within {TIMEOUT:?}"))),
         };
         match fetched {
             Ok(fresh) => {
@@ -138,7 +142,15 @@ impl Provider {
             Ok(identity) => identity?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        let way = Way::new(self.proxy.as_deref(), self.proxy_credentials.as_deref())?;
+        let end = identity.expires;
+        self.ask(identity).await.map_err(|error| match error {
+            Error::Unreachable { source, .. } => Error::Unreachable { source, expires: end },
+            other => other,
+        })
+    }
+
+    async fn ask(&self, identity: Identity) -> Result<Held, Error> {
+        let way = Way::new(self.proxy.as_deref(), self.proxy_credentials.as_deref()).map_err(unreachable)?;
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(identity.tls.as_ref().clone())
             .https_only()
@@ -149,17 +161,16 @@ impl Provider {
             .header("x-amzn-iot-thingname", &self.thing)
             .body(Empty::new())
             .map_err(|error| Error::Answer(error.to_string()))?;
-        let unreachable = |error: &dyn std::error::Error| Error::Unreachable(crate::net::chain(error));
-        let answer = client.request(request).await.map_err(|error| unreachable(&error))?;
+        let answer = client.request(request).await.map_err(unreachable)?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| unreachable(error.as_ref()))?.to_bytes();
+        let body = body.map_err(unreachable)?.to_bytes();
         if status.is_client_error() {
             let message = String::from_utf8_lossy(body.get(..body.len().min(300)).unwrap_or_default()).into();
             return Err(Error::Refused { status: status.as_u16(), message });
         }
         if !status.is_success() {
-            return Err(Error::Unreachable(format!("HTTP {}", status.as_u16())));
+            return Err(unreachable(format!("HTTP {}", status.as_u16())));
         }
         Held::read(&body, Instant::now(), OffsetDateTime::now_utc())
     }

@@ -1,8 +1,6 @@
 //! The SDK's requests: HTTP/1.1 over TLS over whatever [`crate::net::way`] gives. The SDK's own client brings HTTP/2 and
 //! a second way of its own, half a megabyte that Firehose has no use for.
 
-use std::path::Path;
-
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
@@ -13,19 +11,24 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
+use crate::config;
 use crate::forward::Failure;
 use crate::net::{IdentityFiles, Way};
 
 #[derive(Debug, Clone)]
 struct Through(Client<HttpsConnector<Way>, SdkBody>);
 
-/// Reads the system's CAs, and the proxy's credentials. Blocking for a moment.
-pub(super) fn client(proxy: Option<&str>, credentials: Option<&Path>) -> Result<SharedHttpClient, Failure> {
-    let way = Way::new(proxy, credentials).map_err(|error| {
-        Failure::new("proxy", error.to_string()).remedy("correct [[uplink]].proxy and proxy_credentials_file")
-    })?;
-    let identity = IdentityFiles { ca: None, pair: None }.read(None).map_err(|error| {
-        Failure::new("setup", error.to_string()).remedy("install the package ca-certificates")
+/// Reads the CAs, and the proxy's credentials. Blocking for a moment.
+pub(super) fn client(config: &config::Firehose) -> Result<SharedHttpClient, Failure> {
+    let way =
+        Way::new(config.proxy.as_deref(), config.proxy_credentials_file.as_deref()).map_err(|error| {
+            Failure::new("proxy", error.to_string())
+                .remedy("correct [[uplink]].proxy and proxy_credentials_file")
+        })?;
+    let files = IdentityFiles { ca: config.ca.clone(), pair: None };
+    let identity = files.read(None).map_err(|error| {
+        Failure::new("setup", error.to_string())
+            .remedy("correct [[uplink]].ca, or without one install the package ca-certificates")
     })?;
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(identity.tls.as_ref().clone())

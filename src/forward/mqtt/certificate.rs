@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::Settings;
 use super::status::Board;
-use super::verdict::{self, Verdict};
 use crate::clock::{Stamp, WallQuality};
+use crate::forward::verdict::{self, Verdict};
 use crate::net::identity::Fingerprint;
 use crate::net::{Identity, IdentityError, IdentityFiles};
 

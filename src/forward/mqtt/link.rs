@@ -19,11 +19,12 @@ use super::pace::Pace;
 use super::session::{NoSession, Session, context};
 use super::shadow::Shadow;
 use super::status::Board;
-use super::verdict::{self, Verdict};
+use super::verdict;
 use super::wire::{Event, PublishAnswer, publish_bytes};
 use crate::clock::Clock;
 use crate::forward::jitter;
 use crate::forward::retry::{self, Backoff};
+use crate::forward::verdict::Verdict;
 use crate::forward::{Delivery, Member};
 
 /// AWS IoT takes one CONNECT a second of each client id.
@@ -38,6 +39,8 @@ const LIVE_STRIKES: u32 = 2;
 const UNWRITTEN: u64 = 8 * 1024;
 
 pub(super) enum Command {
+    /// Do not wait any longer for the next attempt to connect.
+    Connect,
     Deliver {
         members: Vec<Member>,
         answer: oneshot::Sender<Vec<Delivery>>,
@@ -157,6 +160,7 @@ impl Link {
                 tokio::select! {
                     command = self.commands.recv() => match command {
                         Some(Command::Deliver { members, answer }) => self.take(members, answer),
+                        Some(Command::Connect) => {}
                         Some(Command::Close(done)) => return closed(Some(done)),
                         None => return,
                     },
@@ -179,6 +183,7 @@ impl Link {
                 Left::Lost(verdict) => {
                     self.standing = Instant::now() + self.backoff.failed(jitter::share());
                     tracing::debug!(uplink = %self.settings.name, "{}", verdict.failure.message);
+                    self.board.lost(&verdict);
                     self.fail(&verdict);
                 }
                 Left::Renew => {}
@@ -307,6 +312,7 @@ impl Link {
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::Deliver { members, answer }) => self.take(members, answer),
+                    Some(Command::Connect) => {}
                     Some(Command::Close(done)) => {
                         in_use.session.close().await;
                         return Left::Closing(Some(done));

@@ -81,6 +81,7 @@ pub(crate) struct Settings {
     pub(crate) alpn: Option<&'static [u8]>,
     pub(crate) client_id: String,
     pub(crate) login: Option<(String, Option<PathBuf>)>,
+    /// Of batches; empty where there are none.
     pub(crate) topic: String,
     pub(crate) version: MqttVersion,
     pub(crate) keep_alive: Duration,
@@ -105,6 +106,7 @@ impl Settings {
         let gateway = &origin.gateway;
         let thing = iot.thing.clone().unwrap_or_else(|| gateway.clone());
         let topic = match (&iot.rule, &iot.topic) {
+            (None, None) => String::new(),
             (_, Some(topic)) => topic.replace("{gateway}", gateway).replace("{thing}", &thing),
             (rule, None) => format!("$aws/rules/{}/{gateway}", rule.as_deref().unwrap_or_default()),
         };
@@ -146,7 +148,8 @@ impl Settings {
         };
         let default = if secure { 8883 } else { 1883 };
         let (host, port) = host_and_port(address, default).unwrap_or((address.to_owned(), default));
-        let topic = broker.topic.as_deref().unwrap_or("fogbeat/members/{gateway}");
+        let topic =
+            broker.topic.as_deref().unwrap_or(if broker.batches { "fogbeat/members/{gateway}" } else { "" });
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Self {
             name: name.to_owned(),
@@ -226,8 +229,19 @@ impl Mqtt {
         Self { kind, member_bytes, commands, status, task: Some(task) }
     }
 
+    /// The connection, as it is shown.
+    pub(super) fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+
+    /// Tries at once to connect, if there is no connection.
+    pub(super) fn connect(&self) {
+        // A task that has something else to do is connecting, or connected.
+        let _ = self.commands.try_send(Command::Connect);
+    }
+
     /// The task has ended unasked, by a panic: it goes on here.
-    async fn ended(&mut self) -> Failure {
+    pub(super) async fn ended(&mut self) -> Failure {
         if let Some(task) = self.task.take()
             && let Err(error) = task.await
             && error.is_panic()
@@ -265,7 +279,7 @@ impl Uplink for Mqtt {
     }
 
     fn link(&self) -> Option<watch::Receiver<LinkStatus>> {
-        Some(self.status.clone())
+        Some(self.status())
     }
 
     async fn close(&mut self) {
@@ -303,7 +317,7 @@ mod tests {
         }
     }
 
-    fn settings(text: &str) -> Settings {
+    pub(super) fn settings(text: &str) -> Settings {
         let config = config::from_toml(text).unwrap();
         match &config.uplinks[0].kind {
             config::UplinkKind::IotCore(iot) => Settings::iot_core("up", iot, &origin()),

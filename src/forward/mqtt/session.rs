@@ -13,8 +13,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::Settings;
 use super::relay::{Counted, Relay, RelayEnd, WireBytes};
-use super::verdict::{self, Verdict};
+use super::verdict;
 use super::wire::{self, Client, Ended, Event};
+use crate::forward::verdict::{Verdict, dial};
 use crate::net::{DialError, Identity, Way};
 
 /// Events that wait for the link, which never waits itself: what one read of the library brings.
@@ -152,7 +153,7 @@ enum Line {
 
 async fn line(settings: &Settings, identity: Option<&Identity>, bytes: WireBytes) -> Result<Line, NoSession> {
     let context = context(settings, identity);
-    let dialled = |error: DialError| NoSession { verdict: verdict::dial(&error, &context), refused: false };
+    let dialled = |error: DialError| NoSession { verdict: dial(&error, &context.peer()), refused: false };
     let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials.as_deref()).map_err(dialled)?;
     let tcp = way.dial(&settings.host, settings.port).await.map_err(dialled)?;
     let tcp = Counted::new(tcp, bytes);

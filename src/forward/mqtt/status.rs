@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::Settings;
 use super::relay::WireBytes;
 use crate::forward::label::UplinkLabel;
+use crate::forward::verdict::Verdict;
 
 /// Counters of all MQTT uplinks.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +65,8 @@ pub struct LinkStatus {
     pub endpoint: String,
     /// Client id: for AWS the thing's name.
     pub client_id: String,
+    /// Where batches go; left out where there are none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub topic: String,
     pub connected: bool,
     /// Connections that the broker accepted in this run.
@@ -76,6 +79,12 @@ pub struct LinkStatus {
     pub live_messages: u64,
     pub wire_sent_bytes: u64,
     pub wire_received_bytes: u64,
+    /// Why there is no connection. An uplink with batches tells it by what becomes of them.
+    #[serde(skip)]
+    pub(crate) trouble: Option<Verdict>,
+    /// How often a connection did not come about, or ended.
+    #[serde(skip)]
+    pub(crate) lost: u64,
 }
 
 /// The gateway's own certificate.
@@ -127,10 +136,21 @@ impl Board {
         self.status.send_modify(|status| {
             status.connected = connected;
             status.connections += u64::from(connected);
+            if connected {
+                status.trouble = None;
+            }
         });
         if connected {
             self.metrics.connections.get_or_create(&self.label).inc();
         }
+    }
+
+    /// A connection did not come about, or has ended.
+    pub(super) fn lost(&self, verdict: &Verdict) {
+        self.status.send_modify(|status| {
+            status.trouble = Some(verdict.clone());
+            status.lost += 1;
+        });
     }
 
     pub(super) fn sent_live(&self) {

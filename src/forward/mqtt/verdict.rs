@@ -1,15 +1,12 @@
 //! What an answer or an end means: try again, or somebody must act, and what they can do. Pure.
 
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAckReason};
-use rustls::{AlertDescription, CertificateError};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::relay::RelayEnd;
 use super::wire::Ended;
 use super::{Place, Settings};
-use crate::forward::{Delivery, Failure};
-use crate::net::{DialError, IdentityError};
+use crate::forward::verdict::{Peer, Verdict, tls};
 
 /// What stands behind a connection, for what people are told.
 pub(crate) struct Context<'a> {
@@ -20,40 +17,23 @@ pub(crate) struct Context<'a> {
     pub(crate) now: OffsetDateTime,
 }
 
-/// A failure, and whether somebody must act.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) failure: Failure,
-    pub(crate) stuck: bool,
-}
-
-impl Verdict {
-    fn retry(cause: &'static str, message: impl Into<String>) -> Self {
-        Self { failure: Failure::new(cause, message), stuck: false }
-    }
-
-    fn stuck(cause: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { failure: Failure::new(cause, message).remedy(remedy), stuck: true }
-    }
-
-    pub(crate) fn delivery(&self) -> Delivery {
-        match self.stuck {
-            true => Delivery::Stuck(self.failure.clone()),
-            false => Delivery::Retry(self.failure.clone()),
+impl Context<'_> {
+    /// The broker, as whoever dials it sees it.
+    pub(crate) fn peer(&self) -> Peer<'_> {
+        let Settings { host, address_key, .. } = self.settings;
+        Peer {
+            host,
+            section: "[[uplink]]",
+            address_key,
+            tell: match self.settings.place {
+                Place::IotCore { .. } => Some("aws iot describe-endpoint --endpoint-type iot:Data-ATS"),
+                Place::Broker => None,
+            },
+            has_certificate: self.settings.has_certificate(),
+            expires: self.expires,
+            now: self.now,
         }
     }
-}
-
-/// The files of the identity cannot be used.
-pub(crate) fn identity(error: &IdentityError) -> Verdict {
-    let remedy = match error {
-        IdentityError::File { .. } => {
-            "put the file there, readable by the daemon (`fogbeat enroll` makes certificate and key)"
-        }
-        IdentityError::Pair(_) => "give the key that the certificate was made for",
-        IdentityError::Tls(_) => "please report this",
-    };
-    Verdict::stuck("certificate", error.to_string(), remedy)
 }
 
 /// This machine gives no socket.
@@ -70,37 +50,6 @@ pub(crate) fn password(path: &std::path::Path, error: &std::io::Error) -> Verdic
     )
 }
 
-/// No TCP connection came about.
-pub(crate) fn dial(error: &DialError, context: &Context<'_>) -> Verdict {
-    let message = error.to_string();
-    let Settings { address_key, .. } = context.settings;
-    match error {
-        DialError::Credentials { .. } | DialError::CredentialsForm { .. } => Verdict::stuck(
-            "proxy",
-            message,
-            "write one line `user:password` into proxy_credentials_file, readable by the daemon",
-        ),
-        DialError::Address(_) => {
-            Verdict::stuck("endpoint", message, format!("correct [[uplink]].{address_key}"))
-        }
-        DialError::Name { .. } => Verdict {
-            failure: Failure::new("name", message)
-                .remedy(format!("check [[uplink]].{address_key}, and this gateway's network and DNS")),
-            stuck: false,
-        },
-        DialError::Connect { .. } => Verdict {
-            failure: Failure::new("connection", message)
-                .remedy(format!("check [[uplink]].{address_key}, the port, and what the firewall lets out")),
-            stuck: false,
-        },
-        DialError::Proxy { .. } => Verdict {
-            failure: Failure::new("proxy", message)
-                .remedy("check [[uplink]].proxy, its credentials, and what it lets through"),
-            stuck: false,
-        },
-    }
-}
-
 pub(crate) fn no_answer(context: &Context<'_>) -> Verdict {
     let Settings { host, port, timeout, .. } = context.settings;
     Verdict::retry("timeout", format!("{host}:{port} did not answer within {timeout:?}"))
@@ -109,7 +58,7 @@ pub(crate) fn no_answer(context: &Context<'_>) -> Verdict {
 /// The TLS handshake failed.
 pub(crate) fn handshake(error: &std::io::Error, context: &Context<'_>) -> Verdict {
     match crate::net::tls_error(error) {
-        Some(tls) => self::tls(tls, context),
+        Some(error) => tls(error, &context.peer()),
         None => {
             let Settings { host, port, .. } = context.settings;
             Verdict::retry(
@@ -117,93 +66,6 @@ pub(crate) fn handshake(error: &std::io::Error, context: &Context<'_>) -> Verdic
                 format!("{host}:{port} ends the connection in the TLS handshake: {error}"),
             )
         }
-    }
-}
-
-fn tls(error: &rustls::Error, context: &Context<'_>) -> Verdict {
-    let Settings { host, address_key, .. } = context.settings;
-    let now = context.now.format(&Rfc3339).unwrap_or_default();
-    let year = context.now.year();
-    match error {
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => Verdict::stuck(
-            "clock",
-            format!("the certificate of {host} is not yet valid: this gateway believes it is {year} ({now})"),
-            "let the clock be set: check that NTP (systemd-timesyncd, chrony) reaches its servers",
-        ),
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => Verdict::stuck(
-            "server_certificate",
-            format!("the certificate of {host} has expired: this gateway believes it is {year} ({now})"),
-            "if that is right, whoever runs the server must renew its certificate; else set the clock",
-        ),
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => Verdict::stuck(
-            "endpoint",
-            format!("the server at {host} is somebody else: its certificate is for another name"),
-            format!(
-                "correct [[uplink]].{address_key}; for AWS: `aws iot describe-endpoint --endpoint-type iot:Data-ATS`"
-            ),
-        ),
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Verdict::stuck(
-            "server_certificate",
-            format!("the certificate of {host} is signed by a CA that is not known here"),
-            "set [[uplink]].ca to the CA's certificate; for AWS: Amazon Root CA 1",
-        ),
-        rustls::Error::InvalidCertificate(other) => Verdict::stuck(
-            "server_certificate",
-            format!("the certificate of {host} is not good: {other}"),
-            "whoever runs the server must give it a good certificate",
-        ),
-        rustls::Error::AlertReceived(alert) => self::alert(*alert, context),
-        other => Verdict::stuck(
-            "tls",
-            format!("no TLS with {host}: {other}"),
-            format!("check that [[uplink]].{address_key} and the port lead to an MQTT broker with TLS"),
-        ),
-    }
-}
-
-/// The other side ended TLS with a word; nearly always it is about our certificate.
-fn alert(alert: AlertDescription, context: &Context<'_>) -> Verdict {
-    let host = &context.settings.host;
-    if context.settings.has_certificate()
-        && let Some(expires) = context.expires.filter(|expires| *expires <= context.now)
-    {
-        let expired = expires.format(&Rfc3339).unwrap_or_default();
-        return Verdict::stuck(
-            "certificate",
-            format!("{host} refuses the gateway's certificate: it expired at {expired} ({alert:?})"),
-            "put a new certificate and key in the place of the old ones; they are taken without a restart",
-        );
-    }
-    match alert {
-        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => Verdict::stuck(
-            "certificate",
-            format!("{host} asks for a certificate of this gateway"),
-            "set [[uplink]].certificate and key; `fogbeat enroll` makes them",
-        ),
-        AlertDescription::CertificateExpired => Verdict::stuck(
-            "certificate",
-            format!("{host} says that the gateway's certificate has expired"),
-            "put a new certificate and key in the place of the old ones; they are taken without a restart",
-        ),
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError
-        | AlertDescription::HandshakeFailure => Verdict::stuck(
-            "certificate",
-            format!("{host} refuses the gateway's certificate ({alert:?})"),
-            "check that the certificate is registered and active there, and signed by a CA that is known there",
-        ),
-        other => Verdict::retry("tls", format!("{host} ended TLS: {other:?}")),
     }
 }
 
@@ -220,7 +82,7 @@ pub(crate) fn ended(ended: &Ended, relay: &RelayEnd, unanswered: u32, context: &
     }
     match relay {
         RelayEnd::Failed(error) => match crate::net::tls_error(error) {
-            Some(tls) => self::tls(tls, context),
+            Some(error) => tls(error, &context.peer()),
             None => Verdict::retry("connection", format!("the connection to {host} is lost: {error}")),
         },
         RelayEnd::Closed | RelayEnd::Ours if unanswered >= PATIENCE => silent_refusal(context),
@@ -381,5 +243,86 @@ fn policy(context: &Context<'_>, doing: &str) -> String {
             "connecting" => format!("let \"{client_id}\" connect in the broker's access rules"),
             _ => format!("let \"{client_id}\" publish to \"{topic}\" in the broker's access rules"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::settings;
+    use super::*;
+
+    fn judged(judge: impl Fn(&Context<'_>) -> Verdict) -> (&'static str, bool, String) {
+        let settings = settings(
+            "[[uplink]]\nkind = \"iot_core\"\nendpoint = \"abc-ats.iot.eu-west-1.amazonaws.com\"\nrule = \"fogbeat\"\n",
+        );
+        let context = Context { settings: &settings, expires: None, now: OffsetDateTime::UNIX_EPOCH };
+        let Verdict { failure, stuck } = judge(&context);
+        (failure.cause, stuck, failure.remedy.unwrap_or_default())
+    }
+
+    /// Somebody must act where waiting is of no use, and only there.
+    #[test]
+    fn every_reason_code_has_its_meaning() {
+        use ConnectReturnCode as Connack;
+        use DisconnectReasonCode as Disconnect;
+        let connect = "iot:Connect on arn:aws:iot:eu-west-1:*:client/gw-1";
+        let publish = "iot:Publish on arn:aws:iot:eu-west-1:*:topic/$aws/rules/fogbeat/gw-1";
+        for (code, cause, stuck, remedy) in [
+            (Connack::NotAuthorized, "not_authorized", true, connect),
+            (Connack::Banned, "not_authorized", true, connect),
+            (Connack::BadUserNamePassword, "credentials", true, "password_file"),
+            (Connack::ClientIdentifierNotValid, "client_id", true, "[[uplink]].thing"),
+            (Connack::UnsupportedProtocolVersion, "version", true, "\"3.1.1\""),
+            (Connack::ServerMoved, "endpoint", true, "[[uplink]].endpoint"),
+            (Connack::QuotaExceeded, "quota", false, ""),
+            (Connack::ConnectionRateExceeded, "quota", false, ""),
+            (Connack::ServerUnavailable, "refused_connection", false, ""),
+        ] {
+            let (told, acts, line) = judged(|context| refused(code, context));
+            assert!(
+                (told, acts) == (cause, stuck) && line.contains(remedy),
+                "{code:?}: {told} {acts} {line}"
+            );
+        }
+        for (code, cause, stuck, remedy) in [
+            (PubAckReason::NotAuthorized, "not_authorized", true, publish),
+            (PubAckReason::TopicNameInvalid, "topic", true, "rule"),
+            (PubAckReason::QuotaExceeded, "quota", false, ""),
+            (PubAckReason::UnspecifiedError, "refused", false, ""),
+        ] {
+            let (told, acts, line) = judged(|context| self::publish(code, None, context));
+            assert!(
+                (told, acts) == (cause, stuck) && line.contains(remedy),
+                "{code:?}: {told} {acts} {line}"
+            );
+        }
+        for (code, cause, stuck, remedy) in [
+            (Disconnect::SessionTakenOver, "taken_over", true, "[[uplink]].thing"),
+            (Disconnect::NotAuthorized, "not_authorized", true, publish),
+            (Disconnect::PacketTooLarge, "too_large", true, "[batch].max_bytes"),
+            (Disconnect::MessageRateTooHigh, "quota", false, ""),
+            (Disconnect::QuotaExceeded, "quota", false, ""),
+            (Disconnect::ReceiveMaximumExceeded, "quota", false, ""),
+            (Disconnect::KeepAliveTimeout, "connection", false, ""),
+            (Disconnect::ServerShuttingDown, "connection", false, ""),
+        ] {
+            let (told, acts, line) = judged(|context| by_server(code, None, context));
+            assert!(
+                (told, acts) == (cause, stuck) && line.contains(remedy),
+                "{code:?}: {told} {acts} {line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_again_and_again_is_a_refusal() {
+        let closed = |unanswered| {
+            let broken = Ended::Broken("-".to_owned());
+            judged(|context| ended(&broken, &RelayEnd::Closed, unanswered, context))
+        };
+        assert_eq!((closed(0).0, closed(2).0), ("connection", "connection"));
+        let (cause, stuck, remedy) = closed(3);
+        assert_eq!((cause, stuck), ("not_authorized", true));
+        assert!(remedy.contains("iot:Connect") && remedy.contains("iot:Publish"), "{remedy}");
     }
 }
