@@ -37,16 +37,7 @@ const QUOTA: u64 = 16 << 20;
 
 /// A gateway whose state has a small disk of its own; the lake is elsewhere, as the cloud would be.
 fn on_small_disk(bench: &Bench) -> Option<(LoopDisk, Setup)> {
-    let disk = match LoopDisk::new(bench.path(), 96) {
-        Ok(disk) => disk,
-        Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
-            println!("SKIPPED: full disks are not tested here: {why}");
-            return None;
-        }
-        Err(why) => panic!(
-            "full disks need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
-        ),
-    };
+    let disk = LoopDisk::for_test(bench.path(), 96, "full disks")?;
     let mut setup = Setup::new(bench.path());
     setup.state_dir = disk.mount.join("state");
     Some((disk, setup))
