@@ -135,7 +135,9 @@ fn the_tests_that_its_list_names_exist() {
     let rows = list.split("## Sizes").next().unwrap().lines().filter(|line| line.starts_with("| "));
     for row in rows {
         let cell = row.split(" | ").nth(1).unwrap_or("");
-        for name in cell.split('`').skip(1).step_by(2).filter(|name| name.contains('_') && !name.contains(' ')) {
+        for name in
+            cell.split('`').skip(1).step_by(2).filter(|name| name.contains('_') && !name.contains(' '))
+        {
             // `a_test_whose_name_goes_on_*`, `module::`, a script.
             let last = name.trim_end_matches("::").rsplit("::").next().unwrap();
             let stem = last.trim_end_matches(['.', '*']);

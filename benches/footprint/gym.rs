@@ -67,7 +67,10 @@ impl Gym {
     pub fn settings(&self) -> String {
         let mut text = format!("[ble]\nslots = {}\n", self.straps.div_ceil(ADAPTERS));
         for strap in 1..=self.straps {
-            let _ = write!(text, "[[ble.device]]\naddress = \"C4:A0:00:00:00:{strap:02X}\"\nalias = \"bike-{strap}\"\n");
+            let _ = write!(
+                text,
+                "[[ble.device]]\naddress = \"C4:A0:00:00:00:{strap:02X}\"\nalias = \"bike-{strap}\"\n"
+            );
         }
         text
     }

@@ -107,7 +107,8 @@ pub fn bluetooth(options: &Options) -> Finding {
         loaded.look(&daemon, &setup, sleep);
         loaded.tell("bluetooth", round);
     }
-    loaded.finding("40 straps at 1 Hz, connected over a simulated BlueZ; journal, gzip, pages asked every 15 s")
+    loaded
+        .finding("40 straps at 1 Hz, connected over a simulated BlueZ; journal, gzip, pages asked every 15 s")
 }
 
 /// What a gateway took under load, run by run.

@@ -84,7 +84,8 @@ fn start(setup: &Setup) -> (Daemon, f64) {
     let daemon = Daemon::spawn(command, setup);
     let mut message = [0; 4096];
     loop {
-        let length = socket.recv(&mut message).unwrap_or_else(|error| panic!("{error}\n{}", setup.log_tail()));
+        let length =
+            socket.recv(&mut message).unwrap_or_else(|error| panic!("{error}\n{}", setup.log_tail()));
         let took = begun.elapsed().as_secs_f64() * 1e3;
         if message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
             return (daemon, took);
@@ -110,7 +111,9 @@ fn forget(dir: &Path) {
 
 fn blocks(dir: &Path) -> u64 {
     let mut total = 0;
-    files(dir, &mut |path| total += std::os::unix::fs::MetadataExt::blocks(&path.metadata().expect("metadata")));
+    files(dir, &mut |path| {
+        total += std::os::unix::fs::MetadataExt::blocks(&path.metadata().expect("metadata"))
+    });
     total
 }
 

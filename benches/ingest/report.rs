@@ -129,11 +129,8 @@ impl Report {
                        "fogbeat": runs(&l.fogbeat), "mosquitto": runs(&l.mosquitto)})
             })
             .collect();
-        let findings: serde_json::Map<String, Value> = self
-            .findings
-            .iter()
-            .map(|(name, finding)| (name.clone(), finding.json()))
-            .collect();
+        let findings: serde_json::Map<String, Value> =
+            self.findings.iter().map(|(name, finding)| (name.clone(), finding.json())).collect();
         json!({"conditions": self.head, "ingest": loads, "findings": findings}).to_string()
     }
 }
