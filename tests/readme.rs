@@ -76,7 +76,7 @@ fn its_limits_are_the_defaults() {
             "connections before their CONNECT",
             format!("| {}, for {} |", limits.handshakes, humantime::format_duration(limits.handshake)),
         ),
-        ("packet; from its first byte", format!("| {};", limits.packet_size)),
+        ("packet; from its first byte", format!("| {} KiB;", limits.packet_size.as_u64() >> 10)),
         ("sessions with subscriptions", format!("| {}, {}, 10,000 |", limits.subscribers, limits.filters)),
     ];
     for (row, default) in rows {
@@ -85,7 +85,8 @@ fn its_limits_are_the_defaults() {
         assert!(line.contains(&default), "{default:?} is not in {line:?}");
     }
     assert_eq!(limits.topics, 10_000);
-    assert!(README.contains(&format!("`[limits] memory` ({})", Memory::default().memory)));
+    let memory = Memory::default().memory.as_u64() >> 20;
+    assert!(README.contains(&format!("`[limits] memory` ({memory} MiB)")));
 }
 
 /// Every name in the table of metrics is one that a part of the program gives; that none is missing there,

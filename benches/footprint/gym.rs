@@ -40,6 +40,7 @@ impl Gym {
             .arg("--print-address")
             .arg(format!("--config-file={}", config.display()))
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("there is no dbus-daemon ({error}); apt install dbus"))?;
         let address = first_line(&mut bus).ok_or("the message bus does not start")?;
