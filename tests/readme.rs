@@ -74,7 +74,7 @@ fn its_limits_are_the_defaults() {
         ("wrong or missing secrets", format!("{} a minute |", limits.auth_failures_per_minute)),
         (
             "connections before their CONNECT",
-            format!("| {}, for {} |", limits.handshakes, humantime::format_duration(limits.handshake)),
+            format!("| {}, for {} s |", limits.handshakes, limits.handshake.as_secs()),
         ),
         ("packet; from its first byte", format!("| {} KiB;", limits.packet_size.as_u64() >> 10)),
         ("sessions with subscriptions", format!("| {}, {}, 10,000 |", limits.subscribers, limits.filters)),
