@@ -365,5 +365,5 @@ fn without_an_uplink_elsewhere_nobody_is_called() {
     assert!(calls.contains("AF_UNIX"), "the trace is empty:\n{calls}");
     let abroad: Vec<&str> = calls.lines().filter(|line| line.contains("sa_family=AF_INET")).collect();
     assert!(abroad.is_empty(), "{abroad:#?}");
-    assert_eq!(lines_below(&lake)[0]["bpm"], 71);
+    assert!(lines_below(&lake).iter().any(|line| line["bpm"] == 71));
 }
