@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # Runs a command where binaries for arm64 run as if they were this machine's, also those that a program starts itself:
-# through qemu-user, registered in a user namespace of its own and nowhere else (Linux 6.7 or later, root).
+# through qemu-user, registered in a user namespace of its own and nowhere else (Linux 6.7 or later, root). Where the
+# machine runs them already, only in a mount namespace of its own.
 #
 #   cross/qemu.sh target/cross/aarch64-unknown-linux-gnu/dist/fogbeat --version
+#   cross/qemu.sh --works        whether that can be done here
 set -euo pipefail
-[ "$(uname -m)" != aarch64 ] || exec "$@"
+if [ "${1:-}" = --works ]; then
+    exec "$0" /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1 --version >/dev/null 2>&1
+fi
+if [ "$(uname -m)" = aarch64 ] || grep -qs '^enabled' /proc/sys/fs/binfmt_misc/qemu-aarch64; then
+    export QEMU_LD_PREFIX=${QEMU_LD_PREFIX-/usr/aarch64-linux-gnu}
+    exec unshare --mount "$@"
+fi
 if [ "${1:-}" != --inside ]; then
     # The same users inside as outside; said from outside, as only there somebody may.
     mapped=$(mktemp -u)

@@ -299,3 +299,71 @@ fn an_uplink_that_left_the_configuration_keeps_its_place_until_it_is_forgotten()
     assert_eq!(daemon.command(&["uplink", "forget", "second"]).0, 64);
     assert_eq!(daemon.command(&["journal", "verify"]).0, 0);
 }
+
+#[test]
+fn a_second_signal_ends_at_once_and_loses_nothing() {
+    // Takes connections and never answers: a stop in good order would wait for it as long as the grace is.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut daemon = Daemon::start(&format!(
+        "[[uplink]]\nkind = \"mqtt\"\nurl = \"mqtt://{}\"\ntopic = \"readings\"\n",
+        silent.local_addr().unwrap()
+    ));
+    publish(daemon.mqtt, "hr/strap-1", "71");
+    daemon.signal(Signal::TERM);
+    daemon.until("stopping", || daemon.log().contains("\"stopping\""));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(daemon.child.try_wait().unwrap().is_none(), "the stop waited for nothing: {}", daemon.log());
+    let begun = Instant::now();
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}\n{log}", begun.elapsed());
+    let (code, out, err) = daemon.command(&["journal", "export"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("\"bpm\":71"), "{out}");
+}
+
+/// No telemetry, no look for updates, no name that is looked up: with an uplink that stays on site, nobody is called.
+#[test]
+fn without_an_uplink_elsewhere_nobody_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let (http, mqtt) = (free_port(), free_port());
+    let config = dir.path().join("fogbeat.toml");
+    let text = format!(
+        "[gateway]\nstate_dir = \"{}\"\n[mqtt.listener]\nbind = \"{mqtt}\"\nanonymous = true\n[http]\nbind = \"{http}\"\n\
+         [batch]\nmax_age = \"1s\"\n",
+        dir.path().join("state").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let trace = dir.path().join("trace");
+    let mut traced = Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"])
+        .arg(&trace)
+        .args([env!("CARGO_BIN_EXE_fogbeat"), "run", "--config"])
+        .arg(&config)
+        .env_remove("RUNTIME_DIRECTORY")
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("strace, see .ci/tools.sh");
+    let begun = Instant::now();
+    let wait = |reached: &dyn Fn() -> bool| {
+        while !reached() {
+            assert!(begun.elapsed() < PATIENCE, "not ready, or nothing delivered");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait(&|| TcpStream::connect(mqtt).is_ok());
+    publish(mqtt, "hr/strap-1", "71");
+    let lake = dir.path().join("state/lake");
+    wait(&|| lake.exists() && !lines_below(&lake).is_empty());
+    let children = format!("/proc/{0}/task/{0}/children", traced.id());
+    let child = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(child).unwrap(), Signal::TERM).unwrap();
+    traced.wait().unwrap();
+    let calls = std::fs::read_to_string(&trace).unwrap();
+    // The system bus is asked for adapters and the clock.
+    assert!(calls.contains("AF_UNIX"), "the trace is empty:\n{calls}");
+    let abroad: Vec<&str> = calls.lines().filter(|line| line.contains("sa_family=AF_INET")).collect();
+    assert!(abroad.is_empty(), "{abroad:#?}");
+    assert!(lines_below(&lake).iter().any(|line| line["bpm"] == 71));
+}

@@ -37,16 +37,7 @@ const STOP: Duration = Duration::from_secs(60);
 const QUOTA: u64 = 16 << 20;
 
 fn small_disk(bench: &Bench) -> Option<LoopDisk> {
-    match LoopDisk::new(bench.path(), 96) {
-        Ok(disk) => Some(disk),
-        Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
-            println!("SKIPPED: full disks are not tested here: {why}");
-            None
-        }
-        Err(why) => panic!(
-            "full disks need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
-        ),
-    }
+    LoopDisk::for_test(bench.path(), 96, "full disks")
 }
 
 /// A gateway whose state has a small disk of its own; the lake is elsewhere, as the cloud would be.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures the project promises, on a release build: tests/heavy.sh kill | power-cut | outage | soak | days |
-# hostile | bluetooth | iot | bench | all
+# hostile | bluetooth | iot | footprint | peers | bench | all
 #
 #   kill       100 kills under 5,000 readings/s
 #   power-cut  30 power cuts (root, loop devices)
@@ -12,6 +12,8 @@
 #   bluetooth  every scenario of the virtual machine with simulated straps, an hour; or those named after it
 #   iot [test] 20 kills of an MQTT broker under 10,000 batches (kills::); a week's backlog of 40 straps by AWS IoT's
 #              quotas, and what hearts cost (backlog::)
+#   footprint  what is shipped (profile dist): size, memory, processor, time until ready; further arguments go to the bench
+#   peers      beside Mosquitto's bridge, thingsboard-gateway and Node-RED, 45 minutes; arguments: benches/peers/run.sh
 #   bench      ingest with Mosquitto beside it; further arguments go to the bench
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -52,9 +54,18 @@ run() {
                 FOGBEAT_IOT_KILLS="${FOGBEAT_IOT_KILLS:-20}" FOGBEAT_BACKLOG="${FOGBEAT_BACKLOG:-24000000}" \
                 cargo test --locked --test iot -- "${@:2}" --nocapture --test-threads=1
             ;;
+        footprint)
+            shift
+            cargo build --profile dist --locked
+            package=target/deb/footprint.deb
+            systemd/debian/build.sh --output "$package"
+            env FOGBEAT_BIN="$PWD/target/dist/fogbeat" \
+                cargo bench --profile dev --locked --bench footprint -- --package "$PWD/$package" "$@"
+            ;;
+        peers) shift; benches/peers/run.sh "$@" ;;
         bench) shift; cargo bench --locked --bench ingest -- "$@" ;;
-        all) for part in kill power-cut outage soak days hostile bluetooth iot bench; do run "$part"; done ;;
-        *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
+        all) for part in kill power-cut outage soak days hostile bluetooth iot footprint peers bench; do run "$part"; done ;;
+        *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2 && exit 64 ;;
     esac
 }
 

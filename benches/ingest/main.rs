@@ -25,6 +25,7 @@ mod support;
 use std::path::PathBuf;
 
 use report::Report;
+use support::finding::Finding;
 
 /// What the command line asks for.
 pub struct Options {
@@ -63,7 +64,7 @@ impl Options {
 }
 
 /// A measurement with figures of its own.
-type Scenario = fn(&Options) -> report::Finding;
+type Scenario = fn(&Options) -> Finding;
 
 fn main() {
     let options = Options::parse();
@@ -73,9 +74,8 @@ fn main() {
             report.ingest(scenarios::ingest(&options, clients, window));
         }
     }
-    let single: [(&str, Scenario); 5] = [
+    let single: [(&str, Scenario); 4] = [
         ("fdatasync", scenarios::against_fdatasync),
-        ("idle", scenarios::idle),
         ("memory", scenarios::ten_million),
         ("default", scenarios::default_settings),
         ("wear", scenarios::wear),

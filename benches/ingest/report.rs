@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use crate::Options;
+use crate::support::finding::{Finding, median};
 
 /// One run of one system.
 #[derive(Debug, Clone, Copy)]
@@ -42,32 +43,6 @@ impl Ingest {
             (500, 10) => (Some(4.0), None),
             _ => (None, None),
         }
-    }
-}
-
-/// "at least" or "at most", and the limit.
-type Bound = (&'static str, f64);
-
-/// A scenario with its own figures.
-pub struct Finding {
-    title: String,
-    rows: Vec<(String, f64, Option<Bound>)>,
-}
-
-impl Finding {
-    pub fn new(title: &str) -> Self {
-        Self { title: title.to_owned(), rows: Vec::new() }
-    }
-
-    pub fn row(mut self, name: &str, value: f64) -> Self {
-        self.rows.push((name.to_owned(), value, None));
-        self
-    }
-
-    /// A figure that has to be "at least" or "at most" `limit`.
-    pub fn bound(mut self, name: &str, value: f64, sense: &'static str, limit: f64) -> Self {
-        self.rows.push((name.to_owned(), value, Some((sense, limit))));
-        self
     }
 }
 
@@ -135,16 +110,7 @@ impl Report {
             );
         }
         for (_, finding) in &self.findings {
-            let _ = writeln!(out, "\n{}\n\n| figure | value | bound |\n|---|---|---|", finding.title);
-            for (name, value, bound) in &finding.rows {
-                let bound = bound.map_or("-".to_owned(), |(sense, limit)| {
-                    format!(
-                        "{sense} {limit}: {}",
-                        if holds(*value, sense, limit) { "met" } else { "**missed**" }
-                    )
-                });
-                let _ = writeln!(out, "| {name} | {value:.2} | {bound} |");
-            }
+            out.push_str(&finding.markdown());
         }
         out
     }
@@ -163,27 +129,10 @@ impl Report {
                        "fogbeat": runs(&l.fogbeat), "mosquitto": runs(&l.mosquitto)})
             })
             .collect();
-        let findings: serde_json::Map<String, Value> = self
-            .findings
-            .iter()
-            .map(|(name, finding)| {
-                let rows: serde_json::Map<String, Value> =
-                    finding.rows.iter().map(|(name, value, _)| (name.clone(), json!(value))).collect();
-                (name.clone(), Value::Object(rows))
-            })
-            .collect();
+        let findings: serde_json::Map<String, Value> =
+            self.findings.iter().map(|(name, finding)| (name.clone(), finding.json())).collect();
         json!({"conditions": self.head, "ingest": loads, "findings": findings}).to_string()
     }
-}
-
-fn holds(value: f64, sense: &str, limit: f64) -> bool {
-    if sense == "at least" { value >= limit } else { value <= limit }
-}
-
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The median of each figure.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::broker::{Broker, scratch};
-use crate::report::{Finding, Ingest, Run};
+use crate::report::{Ingest, Run};
 use crate::support::blast::{Blast, Until};
 use crate::support::daemon::Setup;
+use crate::support::finding::{Bound, Finding, mb, median};
 use crate::support::loopdev::LoopDisk;
 use crate::support::{process, wall_ms};
 
@@ -67,26 +68,11 @@ pub fn against_fdatasync(options: &Options) -> Finding {
         ours.push(one_run(&Broker::fogbeat(options.forwarding), 1, 1, length).rate);
         eprintln!("fdatasync round {round}: file {:.0}/s, fogbeat {:.0}/s", floor[round], ours[round]);
     }
-    let (ours, floor) = (crate::report::median(&ours), crate::report::median(&floor));
+    let (ours, floor) = (median(&ours), median(&floor));
     Finding::new("1 x 1 against append + fdatasync each")
         .row("file, writes/s", floor)
         .row("fogbeat, readings/s", ours)
-        .bound("ratio", ours / floor, "at least", 0.5)
-}
-
-/// Memory of a daemon nobody talks to.
-pub fn idle(_: &Options) -> Finding {
-    let broker = Broker::fogbeat(true);
-    std::thread::sleep(Duration::from_secs(5));
-    let before = process::cpu(broker.pid());
-    std::thread::sleep(Duration::from_secs(5));
-    let cpu = process::cpu(broker.pid()) - before;
-    let memory = process::memory(broker.pid());
-    Finding::new("Idle daemon")
-        .bound("RSS, MB", mb(memory.rss_kib), "at most", 12.0)
-        .row("peak RSS, MB", mb(memory.peak_kib))
-        .row("CPU, % of a core", cpu.as_secs_f64() / 5.0 * 100.0)
-        .row("threads", process::threads(broker.pid()) as f64)
+        .bound("ratio", ours / floor, Bound::AtLeast(0.5))
 }
 
 /// Memory after ten million readings, forwarding at work; on the way there it is shown where it grows.
@@ -107,7 +93,7 @@ pub fn ten_million(_: &Options) -> Finding {
     }
     let memory = process::memory(broker.pid());
     Finding::new("After 10 million readings, forwarding at work")
-        .bound("RSS, MB", mb(memory.rss_kib), "at most", 48.0)
+        .bound("RSS, MB", mb(memory.rss_kib), Bound::AtMost(48.0))
         .row("peak RSS, MB", mb(memory.peak_kib))
         .row("readings/s", acked as f64 / elapsed.as_secs_f64())
 }
@@ -134,7 +120,7 @@ pub fn default_settings(_: &Options) -> Finding {
         .row("backlog, mean of seconds 11 to 20", first)
         .row("backlog, mean of the last 10 s", last)
         .row("backlog, most", backlog.iter().copied().fold(0.0, f64::max))
-        .bound("growth of the backlog", last - first, "at most", 10.0)
+        .bound("growth of the backlog", last - first, Bound::AtMost(10.0))
         .row("worst PUBACK latency, ms", latency.as_secs_f64() * 1e3)
 }
 
@@ -167,7 +153,7 @@ pub fn wear(_: &Options) -> Finding {
     drop(daemon);
     Finding::new("Wear: 30 readings/s for 60 s, commit_interval 1s, uplink on another device")
         .row("commits", commits)
-        .bound("device writes per commit, KB", device / commits / 1e3, "at most", 20.0)
+        .bound("device writes per commit, KB", device / commits / 1e3, Bound::AtMost(20.0))
         .row("device writes, GB/day", device / 60.0 * 86_400.0 / 1e9)
         .row("/proc/PID/io write_bytes per commit (uplink included), KB", process / commits / 1e3)
         .row("worst PUBACK latency, ms", worst.as_secs_f64() * 1e3)
@@ -175,7 +161,3 @@ pub fn wear(_: &Options) -> Finding {
 
 /// The daemon's own count of commits.
 const COMMITS: &str = "fogbeat_journal_commits_total";
-
-fn mb(kib: u64) -> f64 {
-    kib as f64 * 1024.0 / 1e6
-}

@@ -170,6 +170,7 @@ def trial(peer, rate, phase, place):
             now = cloud.count()
             if now != last:
                 last, since = now, time.monotonic()
+        still = time.monotonic() - since < QUIET
         acknowledged = {(name, stamp) for name, stamps in load.end().items() for stamp in stamps}
         seen, carried = cloud.end()
         cpu = stack.end()
@@ -190,7 +191,7 @@ def trial(peer, rate, phase, place):
         "size_mb": size / 1e6,
         "start_ms": started * 1000,
         "sent": carried / arrived,
-        "note": peer.note,
+        "note": peer.note + ("; readings still arrived when the run ended, so that not all of its lost are" if still else ""),
     }
 
 
@@ -236,15 +237,19 @@ def main():
     options.add_argument("--phase", type=float, default=20)
     options.add_argument("--json", type=pathlib.Path)
     given = options.parse_args()
-    figures = []
-    for rate in given.rates.split(","):
+    figures = json.loads(given.json.read_text()) if given.json and given.json.exists() else []
+    for rate in map(float, given.rates.split(",")):
         for name in given.peers.split(","):
-            print(f"{name} at {rate} Hz ...", file=sys.stderr, flush=True)
-            figures.append(trial(peers.ALL[name](), float(rate), given.phase, given.place / f"run-{name}"))
+            peer = peers.ALL[name]()
+            if any(row["peer"] == peer.name and row["rate"] == rate for row in figures):
+                continue
+            print(f"{peer.name} at {rate:g} Hz ...", file=sys.stderr, flush=True)
+            figures.append(trial(peer, rate, given.phase, given.place / f"run-{name}"))
             print(json.dumps(figures[-1]), file=sys.stderr, flush=True)
-    print(table(figures))
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=1))
+            if given.json:
+                given.json.write_text(json.dumps(figures, indent=1))
+    order = [peer.name for peer in peers.ALL.values()]
+    print(table(sorted(figures, key=lambda row: order.index(row["peer"]))))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 #   benches/peers/run.sh                          all, 40 devices at 1 Hz and at 100 Hz
 #   benches/peers/run.sh --peers fogbeat,mosquitto --rates 1 --phase 8
 #
-# --phase S: length of each of the six phases (20). --json FILE: the figures once more. FOGBEAT_BIN: a binary that is there.
+# --phase S: length of each of the six phases (20). --json FILE: the figures once more; what is in it already is not measured
+# again, so that a long run can be cut into pieces. FOGBEAT_BIN: a binary that is there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 place=${FOGBEAT_PEERS:-$PWD/target/peers}

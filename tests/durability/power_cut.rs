@@ -16,16 +16,7 @@ use crate::support::rng::Rng;
 #[test]
 fn power_cuts_lose_nothing() {
     let bench = Bench::new("power-cut");
-    let disk = match LoopDisk::new(bench.path(), 512) {
-        Ok(disk) => disk,
-        Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
-            println!("SKIPPED: power cuts are not tested here: {why}");
-            return;
-        }
-        Err(why) => panic!(
-            "power cuts need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
-        ),
-    };
+    let Some(disk) = LoopDisk::for_test(bench.path(), 512, "power cuts") else { return };
     let mut rng = Rng::from_env("power-cut");
     let mut setup = Setup::new(bench.path());
     setup.state_dir = disk.mount.join("state");

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod blast;
 pub mod daemon;
+pub mod finding;
 pub mod fleet;
 pub mod hearts;
 pub mod lake;

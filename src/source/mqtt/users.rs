@@ -6,7 +6,7 @@
 //! Comparisons take the same time for right, wrong and unknown names.
 //!
 //! [`Store`] is plain and synchronous, for the command line. [`Users`] is what a running daemon holds: it looks at
-//! the file's identity and time at most once a second and reads it again when they changed.
+//! the file's identity and time once a second, and before it refuses a secret, and reads it again when they changed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -95,6 +95,9 @@ pub enum UsersError {
     #[error("the system gives no random numbers: {0}")]
     Random(String),
 }
+
+/// Inode, time and size of the file: changes with every save.
+type Identity = (u64, i64, i64, u64);
 
 /// The file, for the commands that change it.
 #[derive(Debug)]
@@ -193,8 +196,7 @@ impl Store {
             .map_err(|source| UsersError::Io { path: self.path.clone(), source })
     }
 
-    /// Identity and time of the file: changes with every save.
-    fn look(&self) -> Option<(u64, i64, i64, u64)> {
+    fn look(&self) -> Option<Identity> {
         let m = fs::metadata(&self.path).ok()?;
         Some((m.ino(), m.mtime(), m.mtime_nsec(), m.size()))
     }
@@ -226,7 +228,9 @@ pub struct Users {
 #[derive(Debug)]
 struct State {
     looked: Instant,
-    seen: Option<(u64, i64, i64, u64)>,
+    seen: Option<Identity>,
+    /// What could not be read when it was last tried: told once.
+    unreadable: Option<Identity>,
     known: Vec<Known>,
     /// Removed or changed since the last [`Users::take_removed`].
     removed: HashSet<String>,
@@ -256,13 +260,27 @@ impl Users {
         };
         Ok(Self {
             store,
-            state: Mutex::new(State { looked: Instant::now(), seen, known, removed: HashSet::new() }),
+            state: Mutex::new(State {
+                looked: Instant::now(),
+                seen,
+                unreadable: None,
+                known,
+                removed: HashSet::new(),
+            }),
         })
     }
 
-    /// The device, if the secret is its own.
+    /// The device, if the secret is its own. Before the answer is no the file is looked at: a device that was added a
+    /// moment ago is let in at once.
     pub fn verify(&self, name: &str, secret: &str) -> Option<Arc<User>> {
         self.refresh();
+        self.check(name, secret).or_else(|| {
+            self.read_if_changed(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+            self.check(name, secret)
+        })
+    }
+
+    fn check(&self, name: &str, secret: &str) -> Option<Arc<User>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let found = state.known.iter().find(|known| known.user.name == name);
         let (salt, expected): (&[u8], &[u8]) = match found {
@@ -288,12 +306,16 @@ impl Users {
         std::mem::take(&mut state.removed)
     }
 
-    /// Reads the store again if it changed. A store that became unreadable leaves what was known in force.
+    /// [`Self::read_if_changed`], at most once in [`LOOK`].
     fn refresh(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.elapsed() < LOOK {
-            return;
+        if state.looked.elapsed() >= LOOK {
+            self.read_if_changed(&mut state);
         }
+    }
+
+    /// A store that became unreadable leaves what was known in force.
+    fn read_if_changed(&self, state: &mut State) {
         state.looked = Instant::now();
         let seen = self.store.look();
         if seen == state.seen {
@@ -302,6 +324,7 @@ impl Users {
         match self.store.load() {
             Ok(document) => {
                 state.seen = seen;
+                state.unreadable = None;
                 let before = std::mem::replace(&mut state.known, known(document));
                 for old in before {
                     if !state.known.iter().any(|now| now.user == old.user && now.sha256 == old.sha256) {
@@ -309,9 +332,11 @@ impl Users {
                     }
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "the device store changed and cannot be read; the old one stays in force")
+            Err(error) if state.unreadable != seen => {
+                state.unreadable = seen;
+                tracing::warn!(%error, "the device store changed and cannot be read; the old one stays in force");
             }
+            Err(_) => {}
         }
     }
 }
@@ -356,6 +381,8 @@ mod tests {
         assert!(matches!(store.remove("strap-1"), Err(UsersError::Unknown(_))));
         std::thread::sleep(LOOK);
         assert!(users.verify("strap-1", &secret).is_none(), "a running daemon sees the removal");
+        let secret = store.add("strap-2", &[], &[], 0).unwrap();
+        assert!(users.verify("strap-2", &secret).is_some(), "who was added is let in at once");
     }
 
     #[test]

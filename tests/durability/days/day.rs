@@ -84,16 +84,7 @@ pub struct Day {
 impl Day {
     /// `None`, with the reason printed, where there are no loop devices and that is accepted.
     pub fn begin(root: &Path, mut rng: Rng) -> Option<Self> {
-        let disk = match LoopDisk::new(root, DISK_MIB) {
-            Ok(disk) => disk,
-            Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
-                println!("SKIPPED: days of faults are not tested here: {why}");
-                return None;
-            }
-            Err(why) => panic!(
-                "days of faults need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
-            ),
-        };
+        let disk = LoopDisk::for_test(root, DISK_MIB, "days of faults")?;
         let mut setup = Setup::new(root);
         setup.state_dir = disk.mount.join("state");
         setup.max_age = "300ms".into();
