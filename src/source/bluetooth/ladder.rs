@@ -4,7 +4,8 @@
 //! the first step is cheap, each further one waits longer than the one before, and after the last there is a report
 //! instead of more force. Any advertisement or notification puts the ladder away.
 //!
-//! An adapter that the operator switched off is left alone: [`Ladder`] is told of it and waits.
+//! An adapter that the operator switched off is left alone: [`Ladder`] is told of it and waits. While other adapters
+//! hear, the session they share with this one is sound, and is not made anew: that would cost them their connections.
 
 use std::time::{Duration, Instant};
 
@@ -99,13 +100,17 @@ impl Ladder {
         }
     }
 
-    /// The step to take now, if it is time for one.
-    pub fn climb(&mut self, now: Instant) -> Option<Step> {
+    /// The step to take now, if it is time for one. `others_hear`: other adapters do.
+    pub fn climb(&mut self, now: Instant, others_hear: bool) -> Option<Step> {
         if now < self.due()? {
             return None;
         }
         let next = match self.place {
-            Place::On(index, _) if self.proven => (index + 1).min(Step::ALL.len() - 1),
+            Place::On(index, _) if self.proven => {
+                let next = Step::ALL.get(index + 1);
+                let spared = others_hear && next == Some(&Step::RebuildSession);
+                (index + 1 + usize::from(spared)).min(Step::ALL.len() - 1)
+            }
             _ => 0,
         };
         self.place = Place::On(next, now);
@@ -138,7 +143,7 @@ mod tests {
         ladder.heard(start);
         let mut steps = Vec::new();
         for second_ in 0..3000 {
-            if let Some(step) = ladder.climb(second(start, second_)) {
+            if let Some(step) = ladder.climb(second(start, second_), false) {
                 steps.push((second_, step));
             }
         }
@@ -157,17 +162,27 @@ mod tests {
     }
 
     #[test]
+    fn the_session_of_adapters_that_hear_is_left_alone() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        ladder.expect(start);
+        ladder.heard(start);
+        let steps: Vec<_> = (0..400).filter_map(|s| ladder.climb(second(start, s), true)).collect();
+        assert_eq!(steps, [Step::RestartScan, Step::PowerCycle, Step::ReportStuck]);
+    }
+
+    #[test]
     fn a_sound_puts_it_away_and_tells_what_helped() {
         let start = Instant::now();
         let mut ladder = Ladder::default();
         ladder.expect(start);
         assert_eq!(ladder.heard(second(start, 1)), None);
-        assert_eq!(ladder.climb(second(start, 60)), None);
-        assert_eq!(ladder.climb(second(start, 61)), Some(Step::RestartScan));
+        assert_eq!(ladder.climb(second(start, 60), false), None);
+        assert_eq!(ladder.climb(second(start, 61), false), Some(Step::RestartScan));
         assert_eq!(ladder.heard(second(start, 62)), Some(Step::RestartScan));
         assert_eq!(ladder.step(), None);
-        assert_eq!(ladder.climb(second(start, 121)), None);
-        assert_eq!(ladder.climb(second(start, 122)), Some(Step::RestartScan));
+        assert_eq!(ladder.climb(second(start, 121), false), None);
+        assert_eq!(ladder.climb(second(start, 122), false), Some(Step::RestartScan));
     }
 
     #[test]
@@ -175,7 +190,7 @@ mod tests {
         let start = Instant::now();
         let mut ladder = Ladder::default();
         ladder.expect(start);
-        let steps: Vec<_> = (0..100_000).filter_map(|s| ladder.climb(second(start, s))).collect();
+        let steps: Vec<_> = (0..100_000).filter_map(|s| ladder.climb(second(start, s), false)).collect();
         assert!(steps.len() > 10 && steps.iter().all(|step| *step == Step::RestartScan));
     }
 
@@ -185,9 +200,9 @@ mod tests {
         let mut ladder = Ladder::default();
         ladder.expect(start);
         ladder.rest();
-        assert_eq!(ladder.climb(second(start, 100_000)), None);
+        assert_eq!(ladder.climb(second(start, 100_000), false), None);
         ladder.expect(second(start, 100_000));
-        assert_eq!(ladder.climb(second(start, 100_059)), None);
-        assert_eq!(ladder.climb(second(start, 100_060)), Some(Step::RestartScan));
+        assert_eq!(ladder.climb(second(start, 100_059), false), None);
+        assert_eq!(ladder.climb(second(start, 100_060), false), Some(Step::RestartScan));
     }
 }

@@ -17,7 +17,7 @@ from bumble import hci, ll
 from bumble.controller import Controller
 from bumble.link import LocalLink
 
-DONGLE = "00:1A:7D:DA:71:01"
+DONGLES = ["00:1A:7D:DA:71:01", "00:1A:7D:DA:71:02"]
 REPORT_CONNECTABLE, REPORT_BROADCAST, REPORT_SCAN_RESPONSE = 0x00, 0x03, 0x04
 
 
@@ -86,8 +86,8 @@ class Dongle(Controller):
     """A plain Bluetooth 4 controller: legacy advertising, no address resolution, a duplicate filter as most have it
     (what differs in a byte is no duplicate)."""
 
-    def __init__(self, port, air):
-        super().__init__("dongle", host_source=port, host_sink=port, link=air, public_address=DONGLE)
+    def __init__(self, port, air, address):
+        super().__init__("dongle", host_source=port, host_sink=port, link=air, public_address=address)
         self.le_features &= ~(
             hci.LeFeatureMask.LE_EXTENDED_ADVERTISING
             | hci.LeFeatureMask.LE_PERIODIC_ADVERTISING
@@ -96,6 +96,8 @@ class Dongle(Controller):
         self.le_acl_data_packet_length = 251
         self.filter_accept_list_size = 32
         self.port = port
+        # Links that it holds; None: as many as are asked for.
+        self.most_links = None
         self.signal = {}
         self.heard = set()
 
@@ -113,6 +115,12 @@ class Dongle(Controller):
     def on_hci_le_set_scan_enable_command(self, command):
         self.heard.clear()
         return super().on_hci_le_set_scan_enable_command(command)
+
+    def on_hci_le_create_connection_command(self, command):
+        if self.most_links is not None and len(self.le_connections) >= self.most_links:
+            refused = hci.HCI_ErrorCode.CONNECTION_REJECTED_DUE_TO_LIMITED_RESOURCES_ERROR
+            return self._send_hci_command_status(refused, command.op_code)
+        return super().on_hci_le_create_connection_command(command)
 
     def on_hci_le_create_connection_cancel_command(self, command):
         pending, self.pending_le_connection = self.pending_le_connection, None

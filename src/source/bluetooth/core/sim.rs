@@ -34,6 +34,10 @@ pub struct Strap {
     pub mute: bool,
     /// Announces 0x180D.
     pub service: bool,
+    /// Has room for a second link, and goes on advertising while it has one.
+    pub two_links: bool,
+    /// Does not answer when it is asked for its serial number.
+    pub shy: bool,
     /// Broadcasts a Polar frame each second.
     pub broadcasts: bool,
     pub rssi: BTreeMap<u8, i8>,
@@ -89,6 +93,8 @@ pub fn strap(number: u16) -> Strap {
         on_air: true,
         mute: false,
         service: true,
+        two_links: false,
+        shy: false,
         broadcasts: false,
         rssi: [(0, -60)].into(),
         bpm: 60 + (number % 100) as u8,
@@ -214,7 +220,7 @@ impl Sim {
         times.windows(2).map(|pair| (pair[1] - pair[0]) as u32).max().unwrap_or(0)
     }
 
-    fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> Stamp {
         let uptime_ms = 1_000_000 + self.now.duration_since(self.start).as_millis() as u64;
         Stamp { uptime_ms, wall_ms: 1_790_000_000_000 + uptime_ms as i64, quality: WallQuality::Synced }
     }
@@ -275,7 +281,7 @@ impl Sim {
                 }
                 self.take(Input::Data(peer.clone(), payload.into()));
             }
-            if !linked.is_empty() {
+            if !linked.is_empty() && !strap.two_links {
                 continue;
             }
             if turn && strap.broadcasts {
@@ -412,6 +418,7 @@ impl Sim {
                 let strap = strap.ok_or(RadioError::NotConnected)?;
                 match what {
                     Characteristic::BatteryLevel => Ok(Bytes::from_static(&[77])),
+                    Characteristic::SerialNumber if strap.shy => Err(RadioError::Timeout),
                     Characteristic::SerialNumber => {
                         strap.serial.map(Bytes::from).ok_or(RadioError::NotOffered)
                     }
