@@ -4,6 +4,9 @@
 //! the first step is cheap, each further one waits longer than the one before, and after the last there is a report
 //! instead of more force. Any advertisement or notification puts the ladder away.
 //!
+//! An adapter that cannot even start to listen is at fault for certain, whatever its connections bring: the steps then
+//! come sooner, and only an advertisement or a scan that starts puts the ladder away.
+//!
 //! An adapter that the operator switched off is left alone: [`Ladder`] is told of it and waits. While other adapters
 //! hear, the session they share with this one is sound, and is not made anew: that would cost them their connections.
 
@@ -18,6 +21,10 @@ const WAITS: [Duration; 4] = [
     Duration::from_secs(120),
     Duration::from_secs(15 * 60),
 ];
+
+/// The same for an adapter that cannot listen, up to the power cycle. BlueZ itself says so for up to ten seconds after
+/// it was restarted.
+const FAULT: Duration = Duration::from_secs(20);
 
 /// One rung.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -63,30 +70,45 @@ pub struct Ladder {
     /// Whether anything was ever heard on this adapter. One that never heard anything may stand in an empty house: it
     /// climbs no higher than the first rung.
     proven: bool,
+    /// It cannot listen.
+    faulty: bool,
 }
 
 impl Default for Ladder {
     fn default() -> Self {
-        Self { place: Place::Resting, proven: false }
+        Self { place: Place::Resting, proven: false, faulty: false }
     }
 }
 
 impl Ladder {
     /// Listening has begun.
     pub fn expect(&mut self, now: Instant) {
+        self.faulty = false;
         if self.place == Place::Resting {
             self.place = Place::Ground(now);
         }
     }
 
+    /// Listening could not begin.
+    pub fn fault(&mut self, now: Instant) {
+        if !self.faulty && self.step().is_none() {
+            self.place = Place::Ground(now);
+        }
+        self.faulty = true;
+    }
+
     /// The adapter is off or gone.
     pub fn rest(&mut self) {
         self.place = Place::Resting;
+        self.faulty = false;
     }
 
-    /// Something was heard. Tells the step that brought it back, if there was one.
+    /// Something was heard, by a connection or on the air. Tells the step that brought it back, if there was one.
     pub fn heard(&mut self, now: Instant) -> Option<Step> {
         self.proven = true;
+        if self.faulty {
+            return None;
+        }
         let recovered = self.step();
         self.place = Place::Ground(now);
         recovered
@@ -106,7 +128,7 @@ impl Ladder {
             return None;
         }
         let next = match self.place {
-            Place::On(index, _) if self.proven => {
+            Place::On(index, _) if self.proven || self.faulty => {
                 let next = Step::ALL.get(index + 1);
                 let spared = others_hear && next == Some(&Step::RebuildSession);
                 (index + 1 + usize::from(spared)).min(Step::ALL.len() - 1)
@@ -121,7 +143,10 @@ impl Ladder {
     pub fn due(&self) -> Option<Instant> {
         match self.place {
             Place::Resting => None,
-            Place::Ground(heard) => Some(heard + SILENCE),
+            Place::Ground(heard) => Some(heard + if self.faulty { FAULT } else { SILENCE }),
+            Place::On(index, done) if self.faulty && Step::ALL.get(index) < Some(&Step::PowerCycle) => {
+                Some(done + FAULT)
+            }
             Place::On(index, done) => WAITS.get(index).map(|wait| done + *wait),
         }
     }
@@ -169,6 +194,27 @@ mod tests {
         ladder.heard(start);
         let steps: Vec<_> = (0..400).filter_map(|s| ladder.climb(second(start, s), true)).collect();
         assert_eq!(steps, [Step::RestartScan, Step::PowerCycle, Step::ReportStuck]);
+    }
+
+    #[test]
+    fn an_adapter_that_cannot_listen_is_cured_whatever_its_connections_bring() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        let mut steps = Vec::new();
+        for s in 0..400 {
+            ladder.fault(second(start, s));
+            assert_eq!(ladder.heard(second(start, s)), None);
+            steps.extend(ladder.climb(second(start, s), false).map(|step| (s, step)));
+        }
+        let expected = [
+            (20, Step::RestartScan),
+            (40, Step::RebuildSession),
+            (60, Step::PowerCycle),
+            (180, Step::ReportStuck),
+        ];
+        assert_eq!(steps, expected);
+        ladder.expect(second(start, 400));
+        assert_eq!(ladder.heard(second(start, 401)), Some(Step::ReportStuck));
     }
 
     #[test]

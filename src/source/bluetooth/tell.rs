@@ -24,9 +24,9 @@ pub fn tell(note: &Note, metrics: &Metrics) {
                     "the Bluetooth adapter hears nothing, and nothing helped: either nobody is in reach, or it is stuck; plug it anew, or restart bluetooth.service"
                 );
             } else if *first {
-                tracing::info!(%adapter, step = step.label(), "nothing is heard by the Bluetooth adapter");
+                tracing::info!(%adapter, step = step.label(), "the Bluetooth adapter hears nothing of what is on the air");
             } else {
-                tracing::debug!(%adapter, step = step.label(), "still nothing is heard by the Bluetooth adapter");
+                tracing::debug!(%adapter, step = step.label(), "the Bluetooth adapter still hears nothing of what is on the air");
             }
         }
         Note::Power(adapter, true) => tracing::info!(%adapter, "Bluetooth adapter"),

@@ -117,22 +117,25 @@ class Dongle(Controller):
         return super().on_hci_le_set_scan_enable_command(command)
 
     def on_hci_le_create_connection_command(self, command):
+        answer = super().on_hci_le_create_connection_command(command)
         if self.most_links is not None and len(self.le_connections) >= self.most_links:
-            refused = hci.HCI_ErrorCode.CONNECTION_REJECTED_DUE_TO_LIMITED_RESOURCES_ERROR
-            return self._send_hci_command_status(refused, command.op_code)
-        return super().on_hci_le_create_connection_command(command)
+            self.give_up_connecting(hci.HCI_ErrorCode.CONNECTION_REJECTED_DUE_TO_LIMITED_RESOURCES_ERROR)
+        return answer
 
     def on_hci_le_create_connection_cancel_command(self, command):
-        pending, self.pending_le_connection = self.pending_le_connection, None
-        if pending is None:
+        if self.pending_le_connection is None:
             return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.COMMAND_DISALLOWED_ERROR)
+        self.give_up_connecting(hci.HCI_ErrorCode.UNKNOWN_CONNECTION_IDENTIFIER_ERROR)
+        return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
+
+    def give_up_connecting(self, status):
+        pending, self.pending_le_connection = self.pending_le_connection, None
         given_up = hci.HCI_LE_Connection_Complete_Event(
-            status=hci.HCI_ErrorCode.UNKNOWN_CONNECTION_IDENTIFIER_ERROR, connection_handle=0, role=hci.Role.CENTRAL,
+            status=status, connection_handle=0, role=hci.Role.CENTRAL,
             peer_address_type=pending.peer_address.address_type, peer_address=pending.peer_address,
             connection_interval=0, peripheral_latency=0, supervision_timeout=0, central_clock_accuracy=0,
         )
         asyncio.get_running_loop().call_soon(self.send_hci_packet, given_up)
-        return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
 
     def send_hci_packet(self, packet):
         """bumble's own reports of straps that can be connected get their strength and pass the duplicate filter."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 # In flight when a process is killed: its own queues, the bus, and one commit interval of the journal.
 IN_FLIGHT = 3.0
-STEADY, AWAY = 20, 6
+AWAY = 6
 # A limit that only a broken run meets.
 MINUTES = 180
 
@@ -23,6 +23,8 @@ class Scenario:
     listed_by: str = "address"
     broadcast: int = 0
     passers_by: int = 0
+    # Quiet times before and after a fault.
+    steady: int = 20
     memory_mb: int = 1024
     # How many of the straps the configuration lists; None: all.
     listed: int | None = None
@@ -56,13 +58,13 @@ class Scenario:
         return "\n".join(lines) + "\n"
 
 
-async def listen(stage, seconds):
+async def listen(stage, seconds=None):
     await stage.until_streaming()
     await stage.steady(seconds)
 
 
 async def short(stage):
-    await listen(stage, STEADY)
+    await listen(stage)
 
 
 async def twelve(stage):
@@ -72,10 +74,10 @@ async def twelve(stage):
 async def twice(stage, fault):
     """Each fault comes twice: the second meets what the first has left behind."""
     for _ in range(2):
-        await listen(stage, STEADY)
+        await listen(stage)
         await fault()
-        await stage.steady(STEADY)
-    await listen(stage, STEADY)
+        await stage.steady()
+    await listen(stage)
 
 
 async def drop(stage):
@@ -134,7 +136,7 @@ async def namesakes(stage):
             await first.leave()
             await stage.steady(AWAY)
             await first.come_back()
-        await stage.steady(STEADY)
+        await stage.steady()
         async with stage.cause("then the other", [second]):
             await second.leave()
             await stage.steady(AWAY)
@@ -204,13 +206,13 @@ async def late(stage):
     async with stage.cause("no Bluetooth at all", stage.straps):
         stage.start_gateway()
         await stage.until(lambda: lacks("bluetooth.service"), MINUTES, "status does not say that there is no BlueZ")
-        await stage.steady(STEADY)
+        await stage.steady()
         stage.start_bluetoothd()
         await stage.until(lambda: lacks("adapter"), MINUTES, "status does not say that there is no adapter")
-        await stage.steady(STEADY)
+        await stage.steady()
         stage.plug()
         await stage.until_powered()
-    await listen(stage, STEADY)
+    await listen(stage)
     stage.check("unavailable" not in await stage.bluetooth(), "status still says that there is no Bluetooth")
     told = stage.said().count("no Bluetooth")
     stage.check(told == 2, f"what is missing was told {told} times, not once each")
@@ -229,7 +231,8 @@ async def scan(stage):
     # With one.
     stage.start_gateway()
     await stage.until_heard([first, second])
-    rows = await stage.scan(6)
+    # A controller reports whoever says nothing new once in ten seconds.
+    rows = await stage.scan(15)
     row = rows[first.address.to_string(False)]
     stage.check(row["connected"] and row["device"] == "strap-00" and row["battery_percent"] == 90, f"{row}")
     stage.check("bpm" in row and "rr_ms" in row, f"{row}")
@@ -237,7 +240,7 @@ async def scan(stage):
     stage.check(third.sent == 0 and not rows[third.address.to_string(False)]["allowed"], "a stranger is listened to")
     code, _ = await stage.fogbeat("scan", "--allow", third.name, "--alias", "strap-02")
     stage.check(code == 0, f"--allow with a gateway ended with {code}, see commands.log")
-    await listen(stage, STEADY)
+    await listen(stage)
     drawn = await stage.on_terminal("scan", "--for", "5s")
     (stage.share / "scan.terminal").write_text(drawn)
     tables = drawn.split("A\r")
@@ -253,7 +256,7 @@ async def adapters(stage):
     def on(dongle):
         return [strap for strap in stage.straps if dongle.le_connections.get(strap.address)]
 
-    await listen(stage, STEADY)
+    await listen(stage)
     stage.check(on(first) == stage.straps, f"not on the dongle that hears them best: {on(first)}")
     async with stage.cause("a strap goes, and returns beside the other dongle", [walker]):
         await walker.leave()
@@ -262,12 +265,12 @@ async def adapters(stage):
         await stage.steady(AWAY)
         await walker.come_back()
     await stage.until_streaming()
-    await stage.steady(STEADY)
+    await stage.steady()
     stage.check(on(second) == [walker] and on(first) == others, f"{on(first)} and {on(second)}")
     async with stage.cause("the first dongle is pulled out, and the second takes over", others, IN_FLIGHT):
         stage.unplug()
     await stage.until_streaming()
-    await stage.steady(STEADY)
+    await stage.steady()
     stage.check(set(on(second)) == set(stage.straps), f"{on(second)}")
 
 
@@ -290,7 +293,7 @@ async def slots(stage):
         return sum(strap.subscribed for strap in stage.straps)
 
     await stage.until(lambda: listened_to() == stage.scenario.most_links, MINUTES, "the links are not all in use")
-    await stage.steady(3 * STEADY)
+    await stage.steady(60)
     adapter, = (await stage.bluetooth())["adapters"]
     found = {key: adapter[key] for key in ("slots", "connections", "waiting")}
     links = stage.scenario.most_links
@@ -301,7 +304,7 @@ async def slots(stage):
 
 async def broadcast(stage):
     stage.broadcasters()
-    await stage.steady(180)
+    await stage.steady(stage.scenario.seconds)
 
 
 ALL = [

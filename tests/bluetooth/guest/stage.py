@@ -282,8 +282,8 @@ class Stage:
 
         await self.until(all_sent, STREAMING_SECONDS, "not every strap is listened to")
 
-    async def steady(self, seconds):
-        await asyncio.sleep(seconds)
+    async def steady(self, seconds=None):
+        await asyncio.sleep(self.scenario.steady if seconds is None else seconds)
 
     @contextlib.asynccontextmanager
     async def cause(self, name, straps, grace=0.0):

@@ -235,6 +235,10 @@ impl Adapter {
                 }
                 Err(error) => {
                     self.scan = Scan::Due(now + SCAN_RETRY);
+                    // What else there is says that something is switched off or gone.
+                    if matches!(error, RadioError::Busy | RadioError::Timeout | RadioError::Other(_)) {
+                        self.ladder.fault(now);
+                    }
                     self.last_error = Some(error);
                 }
             },

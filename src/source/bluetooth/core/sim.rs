@@ -57,6 +57,8 @@ struct Dongle {
     scanning: bool,
     /// Hears nothing, whatever is on the air, until this is done.
     deaf_until: Option<Call>,
+    /// Its scan has died, and no other starts before it was switched off and on.
+    jammed: bool,
     capacity: usize,
     switched_off_by_operator: bool,
     lost_at: Option<Instant>,
@@ -133,6 +135,7 @@ impl Sim {
             info: info.clone(),
             scanning: false,
             deaf_until: None,
+            jammed: false,
             capacity,
             switched_off_by_operator: false,
             lost_at: None,
@@ -161,6 +164,13 @@ impl Sim {
     pub fn deafen(&mut self, number: u8, cure: Call) {
         if let Some(dongle) = self.dongles.get_mut(&hci(number)) {
             dongle.deaf_until = Some(cure);
+        }
+    }
+
+    pub fn jam(&mut self, number: u8) {
+        if let Some(dongle) = self.dongles.get_mut(&hci(number)) {
+            dongle.jammed = true;
+            dongle.scanning = false;
         }
     }
 
@@ -378,6 +388,9 @@ impl Sim {
                 if *on && !dongle.info.powered {
                     return Err(RadioError::Off);
                 }
+                if *on && dongle.jammed {
+                    return Err(RadioError::Busy);
+                }
                 dongle.scanning = *on;
                 if *on && dongle.deaf_until == Some(Call::Scan(id.clone(), false)) {
                     dongle.deaf_until = None;
@@ -446,6 +459,7 @@ impl Sim {
         let Some(dongle) = self.dongles.get_mut(id) else { return };
         dongle.info.powered = on;
         dongle.scanning = false;
+        dongle.jammed &= on;
         if !on {
             dongle.lost_at = Some(self.now);
         }

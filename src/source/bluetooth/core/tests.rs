@@ -222,6 +222,23 @@ fn a_scan_that_dies_alone_is_started_anew() {
 }
 
 #[test]
+fn an_adapter_that_cannot_listen_is_switched_off_and_on_although_its_links_live() {
+    let mut sim = gym(vec![strap(0), strap(1)], ALL, 5);
+    sim.run(seconds(30));
+    sim.jam(0);
+    sim.straps[1].on_air = false;
+    sim.lose(1, true);
+    sim.run(seconds(10));
+    sim.straps[1].on_air = true;
+    sim.run(seconds(240));
+    assert!(sim.linked(0) && !sim.linked(1));
+    sim.run(seconds(170));
+    assert!(sim.linked(0) && sim.linked(1), "{:?}", sim.notes);
+    assert!(sim.notes.contains(&Note::Step(hci(0), Step::PowerCycle, true)), "{:?}", sim.notes);
+    assert!(sim.notes.contains(&Note::Recovered(hci(0), Step::PowerCycle)), "{:?}", sim.notes);
+}
+
+#[test]
 fn an_address_that_changes_is_the_same_device() {
     let rotating = |last: u8| Strap {
         address: Address([0x5A, 1, 2, 3, 4, last]),
