@@ -1,9 +1,43 @@
-//! Small files that are replaced whole, and whose damage is noticed.
+//! Files that are on disk when somebody says so; small ones that are replaced whole, and whose damage is noticed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+/// fdatasync, and the proof that it counted: what was written to `file`, which is open for writing and not empty, is on
+/// the device when this returns. Blocking.
+///
+/// # Errors
+/// What the file system says.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    prove_sync(file)
+}
+
+/// Proves that syncs on `file`'s file system counted, this file's and all before it. `file` is open for writing and not
+/// empty.
+///
+/// A success of fsync alone is none when the file system meets an error at that moment: ext4 gives its journal up, which
+/// throws away what was not committed, and for the milliseconds until it has marked itself, fsync finds nothing left to
+/// commit and returns 0 (Linux 6.18; measured: of 60 tries to break ext4 under a writer that syncs each write, 5 lost
+/// one). Where the mark is the read-only flag, as with f2fs and older ext4, fsync returns 0 for good. A change of
+/// metadata is refused from the moment the journal is given up, and that is never taken back: one that is accepted
+/// after the sync proves it. Allocating the first byte, which is there already, is such a change and costs some
+/// microseconds.
+///
+/// # Errors
+/// What the file system says.
+pub fn prove_sync(file: &File) -> io::Result<()> {
+    match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, 1)) {
+        // A full disk has taken the change before it saw that it is full; what cannot allocate has no such journal.
+        Ok(()) | Err(Errno::NOSPC | Errno::DQUOT | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// Puts `bytes` in `path`'s place, whole or not at all, on disk when it returns. Mode 0600; made by root, the file
 /// belongs to its directory's owner, so that a daemon of another user can read what a command wrote. Blocking.
@@ -29,7 +63,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
-    directory.sync_all()
+    directory.sync_all()?;
+    prove_sync(&file)
 }
 
 /// The text with a last line that holds its sum: JSON stays JSON (lines of it).

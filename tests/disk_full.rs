@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
+use fogbeat::journal::{Disk as _, RealDisk};
 use serde_json::Value;
 
 use support::bench::Bench;
@@ -35,18 +36,22 @@ const RESUMED: Duration = Duration::from_secs(10);
 const STOP: Duration = Duration::from_secs(60);
 const QUOTA: u64 = 16 << 20;
 
-/// A gateway whose state has a small disk of its own; the lake is elsewhere, as the cloud would be.
-fn on_small_disk(bench: &Bench) -> Option<(LoopDisk, Setup)> {
-    let disk = match LoopDisk::new(bench.path(), 96) {
-        Ok(disk) => disk,
+fn small_disk(bench: &Bench) -> Option<LoopDisk> {
+    match LoopDisk::new(bench.path(), 96) {
+        Ok(disk) => Some(disk),
         Err(why) if std::env::var_os("FOGBEAT_NO_LOOP").is_some() => {
             println!("SKIPPED: full disks are not tested here: {why}");
-            return None;
+            None
         }
         Err(why) => panic!(
             "full disks need root and a loop device ({why}); run as root, or set FOGBEAT_NO_LOOP=1 to leave them out"
         ),
-    };
+    }
+}
+
+/// A gateway whose state has a small disk of its own; the lake is elsewhere, as the cloud would be.
+fn on_small_disk(bench: &Bench) -> Option<(LoopDisk, Setup)> {
+    let disk = small_disk(bench)?;
     let mut setup = Setup::new(bench.path());
     setup.state_dir = disk.mount.join("state");
     Some((disk, setup))
@@ -471,6 +476,36 @@ fn a_read_only_disk_at_start_is_waited_for() {
     let took = wait(&setup, RESUMED, "readings flow", || durable(&daemon) > 100.0);
     println!("read-only at start: resumed after {took:?}");
     require(&setup, &finish(&setup, daemon, fleet), "read-only at start");
+}
+
+/// ext4 gives its journal up some milliseconds before it says so; fsync meanwhile returns 0 and has written nothing.
+#[test]
+fn what_was_synced_while_the_disk_broke_is_there_when_it_is_back() {
+    const TRIES: usize = 25;
+    let bench = Bench::new("breaking-disk");
+    let Some(disk) = small_disk(&bench) else { return };
+    let path = disk.mount.join("written");
+    let mut synced = 0;
+    for _ in 0..TRIES {
+        let mut file = fs::File::create(&path).expect("make a file");
+        // Whoever writes has got going, and nothing else is to be waited for.
+        let writer = std::thread::spawn(move || {
+            let mut synced = 0u64;
+            while file.write_all(&[7; 317]).and_then(|()| RealDisk.sync_data(&file)).is_ok() {
+                synced += 317;
+            }
+            synced
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        disk.fail().expect("let the filesystem fail");
+        let promised = writer.join().expect("the writer");
+        disk.repair().expect("mount the disk anew");
+        let there = fs::metadata(&path).expect("the file is there").len();
+        assert!(there >= promised, "{promised} bytes were said to be on disk, {there} are");
+        synced += promised;
+    }
+    println!("breaking disk: {TRIES} times, {synced} bytes synced and there");
+    assert!(synced > 0, "nothing was written");
 }
 
 /// ext4 that has turned read-only by an error stays so until it is mounted anew, which no process with open files

@@ -191,7 +191,7 @@ impl Audit {
         let hash = hash(&line);
         line.push(b'\n');
         file.write_all(&line)?;
-        file.sync_all()?;
+        crate::files::sync_data(&file)?;
         head.n += 1;
         head.hash = hash;
         head.key = self.key_id();

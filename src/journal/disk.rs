@@ -7,7 +7,8 @@ use std::path::Path;
 
 /// The calls on which durability rests.
 pub trait Disk: Send + Sync + 'static {
-    /// fdatasync: the file's bytes and its length are on the device when it returns.
+    /// The file's bytes and its length are on the device when it returns, and so is everything that was synced before on
+    /// its file system. `file` is open for writing and not empty.
     fn sync_data(&self, file: &File) -> io::Result<()>;
     /// fsync of a file or a directory by path.
     fn sync_path(&self, path: &Path) -> io::Result<()>;
@@ -21,7 +22,7 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn sync_data(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+        crate::files::sync_data(file)
     }
 
     fn sync_path(&self, path: &Path) -> io::Result<()> {

@@ -171,7 +171,7 @@ impl Generation {
         let opened = Self::open_patiently(dir);
         let _ = fs::remove_file(&note);
         let db = Some(opened?);
-        let file = File::open(dir.join("db"))?;
+        let file = File::options().read(true).write(true).open(dir.join("db"))?;
         Ok(Self { number, dir: dir.to_owned(), db, file, names: None, sealer: None })
     }
 

@@ -3,10 +3,14 @@ mod keyed;
 mod model;
 
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::sync::Mutex;
+use std::time::Instant;
 
+use super::upkeep::KEPT_DELIVERED;
 use super::*;
 use crate::clock::{BootId, Stamp, WallQuality};
+use crate::config;
 use crate::reading::{Contact, DeviceId, DeviceTime, RrIntervals, Source};
 
 /// A clock that stands where it is put.

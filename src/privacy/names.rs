@@ -70,7 +70,7 @@ impl Names {
         // A line that a power cut left without its end must not swallow this one: an empty line is left out.
         let line = format!("\n{}\n", serde_json::to_string(&pair).map_err(io::Error::other)?);
         file.write_all(line.as_bytes())?;
-        file.sync_data()?;
+        crate::files::sync_data(&file)?;
         known.insert(pair);
         Ok(())
     }

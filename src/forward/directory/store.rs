@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use time::{Date, OffsetDateTime};
 
+use crate::files;
 use crate::forward::Member;
 use crate::forward::label::UplinkLabel;
 use crate::forward::member::extension;
@@ -378,16 +379,18 @@ fn make_directories(root: &Path, directory: &Path) -> Result<(), StoreError> {
 pub(super) fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = directory.join(format!("{name}{TEMPORARY}"));
     let path = directory.join(name);
-    let write = || -> io::Result<()> {
+    let write = || -> io::Result<File> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, &path)
+        fs::rename(&temporary, &path)?;
+        Ok(file)
     };
-    if let Err(error) = write() {
+    let file = write().map_err(|error| {
         // A full disk is not helped by half a file; the error that matters is the first one.
         drop(fs::remove_file(&temporary));
-        return Err(failed("write", &path)(error));
-    }
-    sync_directory(directory)
+        failed("write", &path)(error)
+    })?;
+    sync_directory(directory)?;
+    files::prove_sync(&file).map_err(failed("sync", &path))
 }
