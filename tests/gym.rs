@@ -107,6 +107,13 @@ async fn ten_thousand_connections_leave_no_task_and_no_stream_behind() {
     assert!(tasks() <= tasks_before + 2, "{} tasks, {tasks_before} before", tasks());
     assert_eq!(gym.air.crimes(), Vec::<String>::new());
     let (sent, taken) = (gym.air.sent(), gym.metrics.readings.get());
+    println!(
+        "{} connects: {} tasks, {tasks_before} before; {} streams; {taken} readings of {sent} notifications; {} MiB",
+        gym.air.connects(),
+        tasks(),
+        gym.air.streams(),
+        resident() >> 20
+    );
     assert!(sent.abs_diff(taken) <= STRAPS as u64, "each notification is one reading: {sent}, {taken}");
     gym.stop().await;
 }
@@ -199,6 +206,11 @@ async fn an_hour_of_a_full_gym_leaves_memory_flat_and_no_trace_of_passers_by() {
     let (frames, taken) = (gym.air.frames_of(members), gym.metrics.readings.get());
     assert!(taken * 100 >= frames * 99, "{taken} of {frames} frames of the members");
     let shown = gym.handle.shown().view;
+    println!(
+        "an hour: {taken} readings of {frames} frames; {} KiB after ten minutes, {} KiB after sixty",
+        early >> 10,
+        late >> 10
+    );
     assert_eq!(shown.wearables.len(), members);
     assert!(shown.wearables.iter().all(|wearable| wearable.device.as_ref().unwrap().starts_with("bike-")));
     assert!(

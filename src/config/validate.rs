@@ -10,8 +10,8 @@ use super::problem::{Problem, nearest};
 use super::timezone;
 use super::validate_uplink;
 use super::{
-    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, Tls, Uplink,
-    UplinkKind,
+    Account, Clock, Config, Directory, External, Firehose, LEAST_GENERATIONS, LEAST_QUOTA, Listener, Tls,
+    Uplink, UplinkKind,
 };
 
 pub(super) fn validate(config: &Config, problems: &mut Vec<Problem>) {

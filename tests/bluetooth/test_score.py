@@ -336,6 +336,22 @@ class Faults(Connected):
         self.events = [event for event in self.events if event["what"] != "cause_end"]
         self.refused("never ended")
 
+    def test_a_dongle_that_the_kernel_gave_up_on_proves_nothing(self):
+        self.events, self.lines = connected()
+        away(self.events, self.lines, back=START + 80.0)
+        self.refused("came back after 30")
+        verdict = self.verdict(kernel="Bluetooth: hci0: command 0x2005 tx timeout")
+        self.assertEqual((verdict.word, verdict.faults), ("VOID", []))
+        self.lines[6]["id"] = self.lines[5]["id"]
+        self.refused("two contents", kernel="Bluetooth: hci0: command 0x2005 tx timeout")
+
+    def test_a_scenario_that_broke_down(self):
+        self.events, self.lines = connected()
+        self.events.append({"at": QUIET - 1, "what": "failed", "reason": "not every strap is listened to"})
+        del self.lines[-3:]
+        self.refused("not every strap is listened to")
+        self.assertEqual(len(self.verdict().faults), 1)
+
 
 def broadcast():
     """Two straps with a frame a second, 60 of them, each heard twice; three passers-by."""

@@ -5,18 +5,19 @@ use std::fmt::Write as _;
 
 use crate::source::bluetooth::Sight;
 
-/// Column heads and widths; the last one takes what is left.
-const COLUMNS: [(&str, usize); 10] = [
-    ("NAME", 22),
-    ("ID", 17),
-    ("ADDRESS", 17),
-    ("RSSI", 4),
-    ("BPM", 3),
-    ("RR ms", 7),
-    ("BATT", 4),
-    ("HEARD BY", 14),
-    ("ALLOWED", 7),
-    ("SEEN", 5),
+/// Column heads and widths, and which goes first on a terminal that is too narrow for all; 0: none of them.
+const COLUMNS: [(&str, usize, u8); 10] = [
+    ("NAME", 22, 0),
+    ("ID", 17, 0),
+    // Where it is what a wearable goes by, ID says it as well.
+    ("ADDRESS", 17, 5),
+    ("RSSI", 4, 1),
+    ("BPM", 3, 0),
+    ("RR ms", 7, 2),
+    ("BATT", 4, 3),
+    ("HEARD BY", 9, 0),
+    ("ALLOWED", 7, 0),
+    ("SEEN", 5, 4),
 ];
 
 /// What stands on the terminal.
@@ -29,7 +30,7 @@ impl Screen {
     /// The table over the one before; `size` is the terminal's, lines and columns.
     pub fn draw(&mut self, rows: &[Sight], (height, width): (u16, u16)) -> String {
         let (height, width) = (usize::from(height).max(4), usize::from(width).max(20));
-        let mut lines = vec![line(COLUMNS.map(|(head, _)| head.to_owned()), width)];
+        let mut lines = vec![line(COLUMNS.map(|(head, ..)| head.to_owned()), width)];
         let room = height - 3;
         lines.extend(rows.iter().take(room).map(|row| line(cells(row), width)));
         let more = rows.len().saturating_sub(room);
@@ -83,8 +84,8 @@ fn cells(row: &Sight) -> [String; COLUMNS.len()] {
         value.map_or_else(|| "-".to_owned(), |value| value.to_string())
     }
     let way = match (row.connected, row.broadcast, row.gatt) {
-        (true, _, _) => "connection",
-        (false, true, true) => "broadcast+GATT",
+        (true, _, _) => "connected",
+        (false, true, true) => "both",
         (false, true, false) => "broadcast",
         (false, false, true) => "GATT",
         (false, false, false) => "-",
@@ -105,10 +106,20 @@ fn cells(row: &Sight) -> [String; COLUMNS.len()] {
     ]
 }
 
+/// The highest rank of a column that is shown on `width` characters.
+fn most_shown(width: usize) -> u8 {
+    let taken = |most: u8| -> usize {
+        COLUMNS.iter().filter(|(.., rank)| *rank <= most).map(|(_, column, _)| column + 1).sum()
+    };
+    // The last column has no space after it.
+    (1..=COLUMNS.len() as u8).rev().find(|most| taken(*most) <= width + 1).unwrap_or(0)
+}
+
 /// One line of at most `width` characters. What wearables say of themselves never controls the terminal.
 fn line(cells: [String; COLUMNS.len()], width: usize) -> String {
     let mut text = String::new();
-    for (cell, (_, column)) in cells.iter().zip(COLUMNS) {
+    let most = most_shown(width);
+    for (cell, (_, column, _)) in cells.iter().zip(COLUMNS).filter(|(_, (.., rank))| *rank <= most) {
         let shown: String = cell.chars().map(|c| if c.is_control() { '?' } else { c }).take(column).collect();
         let _ = write!(text, "{shown:<column$} ");
     }
@@ -154,6 +165,18 @@ mod tests {
             small.lines().all(|line| line.trim_start_matches("\x1b[2K").chars().count() <= 46),
             "{small}"
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_still_says_who_is_allowed() {
+        let head = |width| Screen::default().draw(&[], (24, width)).lines().next().unwrap().to_owned();
+        for column in COLUMNS {
+            assert!(head(120).contains(column.0), "{}", column.0);
+        }
+        assert!(head(80).contains("RR ms") && head(80).ends_with("ALLOWED"), "{}", head(80));
+        assert!(!head(80).contains("ADDRESS"));
+        assert!(head(66).contains("BPM") && head(66).ends_with("ALLOWED"), "{}", head(66));
+        assert!(head(30).chars().count() <= 30 + "\x1b[2K".len());
     }
 
     #[test]

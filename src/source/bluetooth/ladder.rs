@@ -4,7 +4,11 @@
 //! the first step is cheap, each further one waits longer than the one before, and after the last there is a report
 //! instead of more force. Any advertisement or notification puts the ladder away.
 //!
-//! An adapter that the operator switched off is left alone: [`Ladder`] is told of it and waits.
+//! An adapter that cannot even start to listen is at fault for certain, whatever its connections bring: the steps then
+//! come sooner, and only an advertisement or a scan that starts puts the ladder away.
+//!
+//! An adapter that the operator switched off is left alone: [`Ladder`] is told of it and waits. While other adapters
+//! hear, the session they share with this one is sound, and is not made anew: that would cost them their connections.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +21,10 @@ const WAITS: [Duration; 4] = [
     Duration::from_secs(120),
     Duration::from_secs(15 * 60),
 ];
+
+/// The same for an adapter that cannot listen, up to the power cycle. BlueZ itself says so for up to ten seconds after
+/// it was restarted.
+const FAULT: Duration = Duration::from_secs(20);
 
 /// One rung.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -62,30 +70,45 @@ pub struct Ladder {
     /// Whether anything was ever heard on this adapter. One that never heard anything may stand in an empty house: it
     /// climbs no higher than the first rung.
     proven: bool,
+    /// It cannot listen.
+    faulty: bool,
 }
 
 impl Default for Ladder {
     fn default() -> Self {
-        Self { place: Place::Resting, proven: false }
+        Self { place: Place::Resting, proven: false, faulty: false }
     }
 }
 
 impl Ladder {
     /// Listening has begun.
     pub fn expect(&mut self, now: Instant) {
+        self.faulty = false;
         if self.place == Place::Resting {
             self.place = Place::Ground(now);
         }
     }
 
+    /// Listening could not begin.
+    pub fn fault(&mut self, now: Instant) {
+        if !self.faulty && self.step().is_none() {
+            self.place = Place::Ground(now);
+        }
+        self.faulty = true;
+    }
+
     /// The adapter is off or gone.
     pub fn rest(&mut self) {
         self.place = Place::Resting;
+        self.faulty = false;
     }
 
-    /// Something was heard. Tells the step that brought it back, if there was one.
+    /// Something was heard, by a connection or on the air. Tells the step that brought it back, if there was one.
     pub fn heard(&mut self, now: Instant) -> Option<Step> {
         self.proven = true;
+        if self.faulty {
+            return None;
+        }
         let recovered = self.step();
         self.place = Place::Ground(now);
         recovered
@@ -99,13 +122,17 @@ impl Ladder {
         }
     }
 
-    /// The step to take now, if it is time for one.
-    pub fn climb(&mut self, now: Instant) -> Option<Step> {
+    /// The step to take now, if it is time for one. `others_hear`: other adapters do.
+    pub fn climb(&mut self, now: Instant, others_hear: bool) -> Option<Step> {
         if now < self.due()? {
             return None;
         }
         let next = match self.place {
-            Place::On(index, _) if self.proven => (index + 1).min(Step::ALL.len() - 1),
+            Place::On(index, _) if self.proven || self.faulty => {
+                let next = Step::ALL.get(index + 1);
+                let spared = others_hear && next == Some(&Step::RebuildSession);
+                (index + 1 + usize::from(spared)).min(Step::ALL.len() - 1)
+            }
             _ => 0,
         };
         self.place = Place::On(next, now);
@@ -116,7 +143,10 @@ impl Ladder {
     pub fn due(&self) -> Option<Instant> {
         match self.place {
             Place::Resting => None,
-            Place::Ground(heard) => Some(heard + SILENCE),
+            Place::Ground(heard) => Some(heard + if self.faulty { FAULT } else { SILENCE }),
+            Place::On(index, done) if self.faulty && Step::ALL.get(index) < Some(&Step::PowerCycle) => {
+                Some(done + FAULT)
+            }
             Place::On(index, done) => WAITS.get(index).map(|wait| done + *wait),
         }
     }
@@ -138,7 +168,7 @@ mod tests {
         ladder.heard(start);
         let mut steps = Vec::new();
         for second_ in 0..3000 {
-            if let Some(step) = ladder.climb(second(start, second_)) {
+            if let Some(step) = ladder.climb(second(start, second_), false) {
                 steps.push((second_, step));
             }
         }
@@ -157,17 +187,48 @@ mod tests {
     }
 
     #[test]
+    fn the_session_of_adapters_that_hear_is_left_alone() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        ladder.expect(start);
+        ladder.heard(start);
+        let steps: Vec<_> = (0..400).filter_map(|s| ladder.climb(second(start, s), true)).collect();
+        assert_eq!(steps, [Step::RestartScan, Step::PowerCycle, Step::ReportStuck]);
+    }
+
+    #[test]
+    fn an_adapter_that_cannot_listen_is_cured_whatever_its_connections_bring() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        let mut steps = Vec::new();
+        for s in 0..400 {
+            ladder.fault(second(start, s));
+            assert_eq!(ladder.heard(second(start, s)), None);
+            steps.extend(ladder.climb(second(start, s), false).map(|step| (s, step)));
+        }
+        let expected = [
+            (20, Step::RestartScan),
+            (40, Step::RebuildSession),
+            (60, Step::PowerCycle),
+            (180, Step::ReportStuck),
+        ];
+        assert_eq!(steps, expected);
+        ladder.expect(second(start, 400));
+        assert_eq!(ladder.heard(second(start, 401)), Some(Step::ReportStuck));
+    }
+
+    #[test]
     fn a_sound_puts_it_away_and_tells_what_helped() {
         let start = Instant::now();
         let mut ladder = Ladder::default();
         ladder.expect(start);
         assert_eq!(ladder.heard(second(start, 1)), None);
-        assert_eq!(ladder.climb(second(start, 60)), None);
-        assert_eq!(ladder.climb(second(start, 61)), Some(Step::RestartScan));
+        assert_eq!(ladder.climb(second(start, 60), false), None);
+        assert_eq!(ladder.climb(second(start, 61), false), Some(Step::RestartScan));
         assert_eq!(ladder.heard(second(start, 62)), Some(Step::RestartScan));
         assert_eq!(ladder.step(), None);
-        assert_eq!(ladder.climb(second(start, 121)), None);
-        assert_eq!(ladder.climb(second(start, 122)), Some(Step::RestartScan));
+        assert_eq!(ladder.climb(second(start, 121), false), None);
+        assert_eq!(ladder.climb(second(start, 122), false), Some(Step::RestartScan));
     }
 
     #[test]
@@ -175,7 +236,7 @@ mod tests {
         let start = Instant::now();
         let mut ladder = Ladder::default();
         ladder.expect(start);
-        let steps: Vec<_> = (0..100_000).filter_map(|s| ladder.climb(second(start, s))).collect();
+        let steps: Vec<_> = (0..100_000).filter_map(|s| ladder.climb(second(start, s), false)).collect();
         assert!(steps.len() > 10 && steps.iter().all(|step| *step == Step::RestartScan));
     }
 
@@ -185,9 +246,9 @@ mod tests {
         let mut ladder = Ladder::default();
         ladder.expect(start);
         ladder.rest();
-        assert_eq!(ladder.climb(second(start, 100_000)), None);
+        assert_eq!(ladder.climb(second(start, 100_000), false), None);
         ladder.expect(second(start, 100_000));
-        assert_eq!(ladder.climb(second(start, 100_059)), None);
-        assert_eq!(ladder.climb(second(start, 100_060)), Some(Step::RestartScan));
+        assert_eq!(ladder.climb(second(start, 100_059), false), None);
+        assert_eq!(ladder.climb(second(start, 100_060), false), Some(Step::RestartScan));
     }
 }

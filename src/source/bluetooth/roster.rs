@@ -1,8 +1,9 @@
 //! Who is heard: the allow-list, and which stable identity a wearable has. Pure.
 //!
 //! An identity is, in this order: the alias it is listed under, its Polar id, the address inside its broadcast, its
-//! serial number, its address. Random addresses that change are never one: such a wearable waits for its serial number,
-//! and has only its name when it offers none.
+//! serial number, its address. A wearable that can be connected to waits for its serial number, one that only
+//! broadcasts for its name, which comes in another packet: what has been given a name keeps it. Random addresses that
+//! change are never an identity: without a serial number such a wearable has only its name, and without that none.
 //!
 //! Promised: somebody who is not listed is nobody here (unless everybody is welcome by choice); two wearables of one
 //! name are never taken for one, the second is a [`Verdict::Rival`] until the first has been silent for [`CLAIM`].
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use super::radio::{Address, NotAnAddress};
 
-/// How long a wearable that is listed by name keeps its place after it was last heard: longer than a short loss, short
-/// enough for an address that has changed.
+/// How long a wearable that goes by its name keeps it after it was last heard: longer than a short loss, short enough
+/// for an address that has changed.
 pub const CLAIM: Duration = Duration::from_secs(6);
-/// Serial numbers that are remembered; the oldest are forgotten.
-const MOST_SERIALS: usize = 4096;
+/// Addresses whose serial numbers and identities are remembered; beyond it all are learnt again.
+const MOST_REMEMBERED: usize = 4096;
+/// Names that somebody goes by; beyond it those of the silent are free.
+const MOST_CLAIMS: usize = 1024;
 
 /// How the operator names a wearable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,33 +51,51 @@ pub struct Sighting<'a> {
     pub payload_address: Option<Address>,
     /// It announces the heart rate service or broadcasts a heart rate.
     pub has_heart_rate: bool,
+    /// It will be connected to, and be asked for its serial number ([`Roster::learn_serial`]).
+    pub connectable: bool,
 }
 
 /// What is to be done with what it sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not wanted: nothing of it is kept.
+    /// Not wanted, or nothing tells it from others: nothing of it is kept.
     Stranger,
-    /// Listed by a name that another one, in reach, already goes by.
+    /// Goes by a name that another one, in reach, already goes by.
     Rival(Arc<str>),
-    /// Wanted; `identity` is `None` until its serial number is read ([`Roster::learn_serial`]).
     Wanted(Wanted),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
+    /// `None` until its serial number is read, or its name heard.
     pub identity: Option<Arc<str>>,
     pub priority: u8,
     pub pair: bool,
+    /// Where it is listed; `None`: everybody is welcome.
+    pub entry: Option<Key>,
 }
 
 #[derive(Debug, Default)]
 pub struct Roster {
     listed: Vec<Listed>,
     accept_unknown: bool,
-    /// Who goes by a listed name now, by the entry's place.
-    claims: HashMap<usize, (Address, Instant)>,
+    /// Who goes by a name now.
+    claims: HashMap<Arc<str>, (Address, Instant)>,
     serials: HashMap<Address, Option<Arc<str>>>,
+    /// Of those without an alias.
+    identities: HashMap<Address, Arc<str>>,
+}
+
+/// By what a wearable is told from others.
+#[derive(Debug)]
+enum Identity {
+    Lasting(Arc<str>),
+    /// Its name, that another one may have as well.
+    Name(Arc<str>),
+    /// What it goes by is still to be learnt.
+    Awaited,
+    /// Nothing that lasts.
+    Nothing,
 }
 
 /// Priority of those who are not listed.
@@ -83,6 +104,11 @@ const UNLISTED: u8 = u8::MAX;
 impl Roster {
     pub fn new(listed: Vec<Listed>, accept_unknown: bool) -> Self {
         Self { listed, accept_unknown, ..Self::default() }
+    }
+
+    /// The allow-list.
+    pub fn listed(&self) -> &[Listed] {
+        &self.listed
     }
 
     /// One more entry; the same key again replaces the entry before.
@@ -96,67 +122,89 @@ impl Roster {
     /// Takes an entry out.
     pub fn forget(&mut self, key: &Key) {
         self.listed.retain(|listed| listed.key != *key);
-        // They go by the entries' places.
-        self.claims.clear();
+        if let Key::Name(name) = key {
+            self.claims.remove(name);
+        }
     }
 
     pub fn judge(&mut self, sighting: &Sighting<'_>, now: Instant) -> Verdict {
-        let polar_id = sighting.name.and_then(polar_id);
-        let found = self.listed.iter().position(|listed| match &listed.key {
-            Key::Address(address) => {
-                *address == sighting.address || sighting.payload_address == Some(*address)
-            }
-            Key::PolarId(id) => polar_id.as_ref() == Some(id),
-            Key::Name(name) => sighting.name == Some(&**name),
-        });
-        let Some((place, listed)) = found.and_then(|place| Some((place, self.listed.get(place)?))) else {
-            return self.unlisted(sighting, polar_id);
+        let listed = self.listed.iter().find(|listed| listed.key.fits(sighting));
+        let (priority, pair) = match listed {
+            Some(listed) => (listed.priority, listed.pair),
+            None if self.accept_unknown && sighting.has_heart_rate => (UNLISTED, false),
+            None => return Verdict::Stranger,
         };
-        if let Key::Name(name) = &listed.key {
-            let claim = self.claims.entry(place).or_insert((sighting.address, now));
-            if claim.0 != sighting.address && now.saturating_duration_since(claim.1) < CLAIM {
-                return Verdict::Rival(Arc::clone(name));
-            }
-            *claim = (sighting.address, now);
-        }
-        let identity = match (&listed.alias, &listed.key) {
-            (Some(alias), _) => Some(Arc::clone(alias)),
+        let alias = listed.and_then(|listed| listed.alias.clone());
+        let entry = listed.map(|listed| listed.key.clone());
+        let identity = match &entry {
             // Whoever is listed by name alone goes by that name, whatever address it has today.
-            (None, Key::Name(name)) => Some(Arc::clone(name)),
-            (None, _) => self.identity(sighting, polar_id),
+            Some(Key::Name(name)) => Identity::Name(Arc::clone(name)),
+            // Nothing more has to be known of it.
+            _ if alias.is_some() => Identity::Awaited,
+            _ => self.identity(sighting),
         };
-        Verdict::Wanted(Wanted { identity, priority: listed.priority, pair: listed.pair })
+        let identity = match identity {
+            Identity::Lasting(identity) => {
+                self.remember(sighting.address, &identity);
+                Some(identity)
+            }
+            Identity::Name(name) if !self.claim(&name, sighting.address, now) => return Verdict::Rival(name),
+            Identity::Name(name) => Some(name),
+            Identity::Awaited => None,
+            Identity::Nothing => return Verdict::Stranger,
+        };
+        Verdict::Wanted(Wanted { identity: alias.or(identity), priority, pair, entry })
     }
 
-    fn unlisted(&self, sighting: &Sighting<'_>, polar_id: Option<Arc<str>>) -> Verdict {
-        if !self.accept_unknown || !sighting.has_heart_rate {
-            return Verdict::Stranger;
+    /// What somebody without an alias is told from others by.
+    fn identity(&self, sighting: &Sighting<'_>) -> Identity {
+        if let Some(known) = self.identities.get(&sighting.address) {
+            return Identity::Lasting(Arc::clone(known));
         }
-        let identity = self.identity(sighting, polar_id);
-        Verdict::Wanted(Wanted { identity, priority: UNLISTED, pair: false })
-    }
-
-    fn identity(&self, sighting: &Sighting<'_>, polar_id: Option<Arc<str>>) -> Option<Arc<str>> {
-        if polar_id.is_some() {
-            return polar_id;
+        if let Some(id) = sighting.name.and_then(polar_id) {
+            return Identity::Lasting(id);
         }
         if let Some(address) = sighting.payload_address {
-            return Some(address.to_string().into());
+            return Identity::Lasting(address.to_string().into());
         }
-        match self.serials.get(&sighting.address) {
-            Some(Some(serial)) => Some(Arc::clone(serial)),
-            // It was asked and has none.
-            Some(None) => Some(fallback(sighting)),
-            None if sighting.random_address => None,
-            None => Some(sighting.address.to_string().into()),
+        let serial = self.serials.get(&sighting.address);
+        let lasts = !sighting.random_address || is_static(sighting.address);
+        match (serial, sighting.name) {
+            (Some(Some(serial)), _) => Identity::Lasting(Arc::clone(serial)),
+            (None, _) if sighting.connectable => Identity::Awaited,
+            (None, None) => Identity::Awaited,
+            // It was asked and has none, or is never asked.
+            _ if lasts => Identity::Lasting(sighting.address.to_string().into()),
+            (_, Some(name)) => Identity::Name(name.into()),
+            (_, None) => Identity::Nothing,
         }
+    }
+
+    fn remember(&mut self, address: Address, identity: &Arc<str>) {
+        if self.identities.len() >= MOST_REMEMBERED && !self.identities.contains_key(&address) {
+            self.identities.clear();
+        }
+        self.identities.entry(address).or_insert_with(|| Arc::clone(identity));
+    }
+
+    /// Whether the name is that of the wearable at `address`, now.
+    fn claim(&mut self, name: &Arc<str>, address: Address, now: Instant) -> bool {
+        let holds = |claim: &(Address, Instant)| now.saturating_duration_since(claim.1) < CLAIM;
+        if self.claims.len() >= MOST_CLAIMS {
+            self.claims.retain(|_, claim| holds(claim));
+        }
+        if self.claims.get(name).is_some_and(|claim| claim.0 != address && holds(claim)) {
+            return false;
+        }
+        self.claims.insert(Arc::clone(name), (address, now));
+        true
     }
 
     /// What the wearable at `address` answered when it was asked for its serial number; `None`: it has none to give.
     /// Serial numbers that makers leave at a placeholder are none.
     pub fn learn_serial(&mut self, address: Address, serial: Option<&str>) {
         let serial = serial.map(str::trim).filter(|serial| is_serial(serial));
-        if self.serials.len() >= MOST_SERIALS {
+        if self.serials.len() >= MOST_REMEMBERED {
             self.serials.clear();
         }
         self.serials.insert(address, serial.map(Arc::from));
@@ -170,17 +218,25 @@ impl Roster {
     }
 }
 
+impl Key {
+    /// Whether it is the one who was seen.
+    pub fn fits(&self, sighting: &Sighting<'_>) -> bool {
+        match self {
+            Self::Address(address) => {
+                *address == sighting.address || sighting.payload_address == Some(*address)
+            }
+            Self::PolarId(id) => {
+                sighting.name.and_then(polar_digits).is_some_and(|digits| digits.eq_ignore_ascii_case(id))
+            }
+            Self::Name(name) => sighting.name == Some(&**name),
+        }
+    }
+}
+
 /// The two upper bits of a random address are 11 when it does not change (Bluetooth Core, Vol 6 Part B 1.3.2).
 pub fn is_static(address: Address) -> bool {
     let [first, ..] = address.0;
     first >> 6 == 0b11
-}
-
-fn fallback(sighting: &Sighting<'_>) -> Arc<str> {
-    match sighting.name {
-        Some(name) if sighting.random_address && !is_static(sighting.address) => name.into(),
-        _ => sighting.address.to_string().into(),
-    }
 }
 
 /// Made of letters and digits, and not the same one throughout.
@@ -192,11 +248,15 @@ fn is_serial(serial: &str) -> bool {
         && characters.any(|c| Some(c) != first)
 }
 
-/// `Polar H10 75087320`: the last word, 8 hexadecimal digits. In upper case, as it is printed on the strap.
+/// The Polar id in a wearable's name, in upper case as it is printed on the strap.
 pub fn polar_id(name: &str) -> Option<Arc<str>> {
-    let id = name.strip_prefix("Polar ")?.rsplit(' ').next()?;
-    let fits = id.len() == 8 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
-    fits.then(|| id.to_ascii_uppercase().into())
+    polar_digits(name).map(|digits| digits.to_ascii_uppercase().into())
+}
+
+/// `Polar H10 75087320`: the last word, 8 hexadecimal digits.
+fn polar_digits(name: &str) -> Option<&str> {
+    let digits = name.strip_prefix("Polar ")?.rsplit(' ').next()?;
+    (digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(digits)
 }
 
 /// Why an entry of the allow-list cannot be used.
@@ -259,6 +319,7 @@ mod tests {
             name: None,
             payload_address: None,
             has_heart_rate: true,
+            connectable: true,
         }
     }
 
@@ -280,6 +341,7 @@ mod tests {
         assert_eq!(closed.judge(&sighting(2), now), Verdict::Stranger);
         assert_eq!(identity(closed.judge(&sighting(1), now)).as_deref(), Some("bike-1"));
         let mut open = Roster::new(Vec::new(), true);
+        open.learn_serial(address(2), None);
         assert_eq!(identity(open.judge(&sighting(2), now)).as_deref(), Some("C4:AC:05:11:22:02"));
         let phone = Sighting { has_heart_rate: false, ..sighting(3) };
         assert_eq!(open.judge(&phone, now), Verdict::Stranger, "everybody with a heart rate, not everybody");
@@ -288,13 +350,36 @@ mod tests {
     #[test]
     fn the_order_of_identities() {
         let now = Instant::now();
+        let named = |last| Sighting { name: Some("TICKR 1234"), ..sighting(last) };
         let mut roster = Roster::new(Vec::new(), true);
-        let polar = Sighting { name: Some("Polar H10 7508732a"), ..sighting(1) };
+        for last in 1..=4 {
+            roster.learn_serial(address(last), (last < 4).then_some("20182DBA0B"));
+        }
+        let polar =
+            Sighting { name: Some("Polar H10 7508732a"), payload_address: Some(address(9)), ..sighting(1) };
         assert_eq!(identity(roster.judge(&polar, now)).as_deref(), Some("7508732A"));
-        let band = Sighting { payload_address: Some(address(9)), random_address: true, ..sighting(1) };
+        let band = Sighting { payload_address: Some(address(9)), random_address: true, ..named(2) };
         assert_eq!(identity(roster.judge(&band, now)).as_deref(), Some("C4:AC:05:11:22:09"));
+        assert_eq!(identity(roster.judge(&named(3), now)).as_deref(), Some("20182DBA0B"));
+        assert_eq!(identity(roster.judge(&named(4), now)).as_deref(), Some("C4:AC:05:11:22:04"));
+    }
+
+    #[test]
+    fn whoever_has_a_name_keeps_it() {
+        let now = Instant::now();
+        let mut roster = Roster::new(vec![listed(Key::Address(address(1)), None)], true);
+        assert_eq!(identity(roster.judge(&sighting(1), now)), None, "its serial number is still to come");
         roster.learn_serial(address(1), Some("20182DBA0B"));
         assert_eq!(identity(roster.judge(&sighting(1), now)).as_deref(), Some("20182DBA0B"));
+        let polar = Sighting { name: Some("Polar H10 75087320"), ..sighting(1) };
+        assert_eq!(identity(roster.judge(&polar, now)).as_deref(), Some("20182DBA0B"), "one strap, one name");
+        let broadcaster = Sighting { connectable: false, ..sighting(2) };
+        assert_eq!(identity(roster.judge(&broadcaster, now)), None, "its name comes in another packet");
+        let named = Sighting { name: Some("Polar H7 7508732B"), ..broadcaster };
+        assert_eq!(identity(roster.judge(&named, now)).as_deref(), Some("7508732B"));
+        assert_eq!(identity(roster.judge(&broadcaster, now)).as_deref(), Some("7508732B"));
+        let other = Sighting { name: Some("X2"), connectable: false, ..sighting(3) };
+        assert_eq!(identity(roster.judge(&other, now)).as_deref(), Some("C4:AC:05:11:22:03"));
     }
 
     #[test]
@@ -302,19 +387,26 @@ mod tests {
         let now = Instant::now();
         let mut roster = Roster::new(Vec::new(), true);
         for last in [1, 2] {
-            let strap = Sighting { random_address: true, ..sighting(last) };
+            let address = Address([0x44, 0, 0, 0, 0, last]);
+            let strap = Sighting { random_address: true, address, ..sighting(0) };
             assert_eq!(identity(roster.judge(&strap, now)), None, "not before the serial number is known");
-            roster.learn_serial(address(last), Some("SN-0042"));
+            roster.learn_serial(address, Some("SN-0042"));
             assert_eq!(identity(roster.judge(&strap, now)).as_deref(), Some("SN-0042"));
         }
-        let shy = Address([0x44, 0, 0, 0, 0, 1]);
-        roster.learn_serial(shy, Some("00000000"));
-        let nameless = Sighting { random_address: true, address: shy, name: Some("HRM"), ..sighting(0) };
-        assert_eq!(
-            identity(roster.judge(&nameless, now)).as_deref(),
-            Some("HRM"),
-            "a placeholder is no serial"
-        );
+        let shy = |last| {
+            let address = Address([0x44, 1, 0, 0, 0, last]);
+            Sighting { random_address: true, address, name: Some("HRM"), ..sighting(0) }
+        };
+        for last in [1, 2] {
+            roster.learn_serial(shy(last).address, Some("00000000"));
+        }
+        let told = identity(roster.judge(&shy(1), now));
+        assert_eq!(told.as_deref(), Some("HRM"), "a placeholder is no serial");
+        assert_eq!(roster.judge(&shy(2), now), Verdict::Rival("HRM".into()), "nor is a name two wearables");
+        let later = now + CLAIM;
+        assert_eq!(identity(roster.judge(&shy(2), later)).as_deref(), Some("HRM"));
+        let nameless = Sighting { name: None, ..shy(1) };
+        assert_eq!(roster.judge(&nameless, later), Verdict::Stranger, "nothing tells it from others");
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub enum Standing {
     Live,
     Closing,
     Backoff,
+    /// Listed, and not heard for half an hour or ever: it has no session.
+    Absent,
 }
 
 #[derive(Debug)]

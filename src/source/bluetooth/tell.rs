@@ -16,15 +16,17 @@ pub fn tell(note: &Note, metrics: &Metrics) {
         Note::Rival(_) => tracing::warn!(
             "two wearables in reach go by one listed name, and only the first is heard: list them by address; see `fogbeat scan`"
         ),
-        Note::Step(adapter, step) => {
+        Note::Step(adapter, step, first) => {
             metrics.step(*step);
-            if *step == Step::ReportStuck {
+            if *step == Step::ReportStuck && *first {
                 tracing::warn!(
                     %adapter,
                     "the Bluetooth adapter hears nothing, and nothing helped: either nobody is in reach, or it is stuck; plug it anew, or restart bluetooth.service"
                 );
+            } else if *first {
+                tracing::info!(%adapter, step = step.label(), "the Bluetooth adapter hears nothing of what is on the air");
             } else {
-                tracing::info!(%adapter, step = step.label(), "nothing is heard by the Bluetooth adapter");
+                tracing::debug!(%adapter, step = step.label(), "the Bluetooth adapter still hears nothing of what is on the air");
             }
         }
         Note::Power(adapter, true) => tracing::info!(%adapter, "Bluetooth adapter"),

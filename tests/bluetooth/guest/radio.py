@@ -17,7 +17,7 @@ from bumble import hci, ll
 from bumble.controller import Controller
 from bumble.link import LocalLink
 
-DONGLE = "00:1A:7D:DA:71:01"
+DONGLES = ["00:1A:7D:DA:71:01", "00:1A:7D:DA:71:02"]
 REPORT_CONNECTABLE, REPORT_BROADCAST, REPORT_SCAN_RESPONSE = 0x00, 0x03, 0x04
 
 
@@ -86,8 +86,8 @@ class Dongle(Controller):
     """A plain Bluetooth 4 controller: legacy advertising, no address resolution, a duplicate filter as most have it
     (what differs in a byte is no duplicate)."""
 
-    def __init__(self, port, air):
-        super().__init__("dongle", host_source=port, host_sink=port, link=air, public_address=DONGLE)
+    def __init__(self, port, air, address):
+        super().__init__("dongle", host_source=port, host_sink=port, link=air, public_address=address)
         self.le_features &= ~(
             hci.LeFeatureMask.LE_EXTENDED_ADVERTISING
             | hci.LeFeatureMask.LE_PERIODIC_ADVERTISING
@@ -96,6 +96,8 @@ class Dongle(Controller):
         self.le_acl_data_packet_length = 251
         self.filter_accept_list_size = 32
         self.port = port
+        # Links that it holds; None: as many as are asked for.
+        self.most_links = None
         self.signal = {}
         self.heard = set()
 
@@ -114,17 +116,26 @@ class Dongle(Controller):
         self.heard.clear()
         return super().on_hci_le_set_scan_enable_command(command)
 
+    def on_hci_le_create_connection_command(self, command):
+        answer = super().on_hci_le_create_connection_command(command)
+        if self.most_links is not None and len(self.le_connections) >= self.most_links:
+            self.give_up_connecting(hci.HCI_ErrorCode.CONNECTION_REJECTED_DUE_TO_LIMITED_RESOURCES_ERROR)
+        return answer
+
     def on_hci_le_create_connection_cancel_command(self, command):
-        pending, self.pending_le_connection = self.pending_le_connection, None
-        if pending is None:
+        if self.pending_le_connection is None:
             return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.COMMAND_DISALLOWED_ERROR)
+        self.give_up_connecting(hci.HCI_ErrorCode.UNKNOWN_CONNECTION_IDENTIFIER_ERROR)
+        return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
+
+    def give_up_connecting(self, status):
+        pending, self.pending_le_connection = self.pending_le_connection, None
         given_up = hci.HCI_LE_Connection_Complete_Event(
-            status=hci.HCI_ErrorCode.UNKNOWN_CONNECTION_IDENTIFIER_ERROR, connection_handle=0, role=hci.Role.CENTRAL,
+            status=status, connection_handle=0, role=hci.Role.CENTRAL,
             peer_address_type=pending.peer_address.address_type, peer_address=pending.peer_address,
             connection_interval=0, peripheral_latency=0, supervision_timeout=0, central_clock_accuracy=0,
         )
         asyncio.get_running_loop().call_soon(self.send_hci_packet, given_up)
-        return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
 
     def send_hci_packet(self, packet):
         """bumble's own reports of straps that can be connected get their strength and pass the duplicate filter."""

@@ -5,12 +5,16 @@ gateway stamps readings with. Judging is done elsewhere, from the record and the
 """
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import pty
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
 import traceback
 
@@ -46,14 +50,18 @@ class Failed(Exception):
 
 
 class Stage:
+    share = SHARE
+
     def __init__(self, scenario):
         self.scenario = scenario
         self.record = open(SHARE / "events.jsonl", "w", buffering=1, encoding="ascii")
         self.air = radio.Air()
-        self.port = self.dongle = self.bluetoothd = self.gateway = self.monitor = None
+        self.bluetoothd = self.gateway = self.monitor = None
+        self.dongles = [None] * scenario.dongles
         self.tasks, self.broadcasting = [], []
         self.straps = [
-            Strap(i, scenario.strap_name or f"Rig HR {i:02}", self.air, self.note) for i in range(scenario.straps)
+            Strap(i, scenario.strap_name or f"Rig HR {i:02}", self.air, self.note, scenario.pairing)
+            for i in range(scenario.straps)
         ]
 
     def note(self, what, **more):
@@ -80,11 +88,16 @@ class Stage:
         self.spawn(self._watch_lag())
         if self.scenario.broadcast or self.scenario.debug:
             self.monitor = subprocess.Popen(["btmon", "-w", str(MONITOR)], stdout=subprocess.DEVNULL)
-        self.start_bluetoothd()
         for strap in self.straps:
             await strap.start()
             self.spawn(strap.beat())
-        self.plug()
+        if not self.scenario.bare:
+            await self.bring_up()
+
+    async def bring_up(self):
+        self.start_bluetoothd()
+        for number in range(self.scenario.dongles):
+            self.plug(number)
         await self.until_powered()
 
     async def _watch_lag(self):
@@ -105,17 +118,24 @@ class Stage:
         self.bluetoothd.kill()
         self.bluetoothd.wait()
 
-    def plug(self):
-        self.port = radio.Vhci(self.note)
-        self.dongle = radio.Dongle(self.port, self.air)
-        for strap in self.straps:
-            self.dongle.signal[strap.address.to_string(False)] = -45 - 4 * (strap.index % 10)
+    @property
+    def dongle(self):
+        return self.dongles[0]
 
-    def unplug(self):
-        self.dongle.forget()
-        self.air.remove_controller(self.dongle)
-        self.dongle.host = None
-        self.port.close()
+    def plug(self, number=0):
+        dongle = radio.Dongle(radio.Vhci(self.note), self.air, radio.DONGLES[number])
+        dongle.most_links = self.scenario.most_links
+        for strap in self.straps:
+            # Further dongles stand farther away.
+            dongle.signal[strap.address.to_string(False)] = -45 - 4 * (strap.index % 10) - 20 * number
+        self.dongles[number] = dongle
+
+    def unplug(self, number=0):
+        dongle = self.dongles[number]
+        dongle.forget()
+        self.air.remove_controller(dongle)
+        dongle.host = None
+        dongle.port.close()
         self.note("unplugged")
 
     async def run(self, *command):
@@ -179,8 +199,57 @@ class Stage:
         self.gateway.kill()
         self.gateway.wait()
 
+    async def fogbeat(self, *command):
+        """Exit code and standard output of a command."""
+        with self.log("commands") as log:
+            process = await asyncio.create_subprocess_exec(
+                str(SHARE / "fogbeat"), *command, "--config", str(CONFIG), stdout=asyncio.subprocess.PIPE, stderr=log)
+            said, _ = await process.communicate()
+        return process.returncode, said.decode()
+
+    async def on_terminal(self, *command):
+        """What a command writes to a terminal of 24 lines of 80 characters."""
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        process = await asyncio.create_subprocess_exec(
+            str(SHARE / "fogbeat"), *command, "--config", str(CONFIG), stdin=its, stdout=its, stderr=its)
+        os.close(its)
+        written = b""
+        while True:
+            try:
+                piece = await asyncio.to_thread(os.read, ours, 4096)
+            except OSError:
+                break  # the other side is closed
+            if not piece:
+                break
+            written += piece
+        os.close(ours)
+        await process.wait()
+        return written.decode(errors="replace")
+
+    async def scan(self, seconds):
+        """The last that `fogbeat scan` said of everybody on the air, by address."""
+        code, said = await self.fogbeat("scan", "--json", "--for", f"{seconds}s")
+        self.check(code == 0, f"`fogbeat scan` ended with {code}, see commands.log")
+        rows = [json.loads(line) for line in said.splitlines()]
+        self.note("scan", rows=rows)
+        return {row["address"]: row for row in rows}
+
+    async def bluetooth(self):
+        """What `fogbeat status` says of Bluetooth; nothing while no gateway answers."""
+        code, said = await self.fogbeat("status", "--json")
+        return json.loads(said).get("bluetooth", {}) if code == 0 else {}
+
+    def said(self):
+        """The gateway's log."""
+        return (SHARE / "fogbeat.log").read_text()
+
+    def check(self, right, told):
+        if not right:
+            raise Failed(told)
+
     async def ask_status(self):
-        code, said = await self.run(str(SHARE / "fogbeat"), "status", "--json", "--config", str(CONFIG))
+        code, said = await self.fogbeat("status", "--json")
         (SHARE / "status.json").write_text(said)
         self.note("status", code=code)
 
@@ -202,16 +271,19 @@ class Stage:
 
     async def until_streaming(self, readings=3):
         """Every strap has a subscriber and has sent some."""
-        before = [strap.sent for strap in self.straps]
-
-        def all_sent():
-            return all(strap.sent >= start + readings for strap, start in zip(self.straps, before))
-
-        await self.until(all_sent, STREAMING_SECONDS, "not every strap is listened to")
+        await self.until_heard(self.straps, readings)
         self.note("streaming")
 
-    async def steady(self, seconds):
-        await asyncio.sleep(seconds)
+    async def until_heard(self, straps, readings=3):
+        before = [strap.sent for strap in straps]
+
+        def all_sent():
+            return all(strap.sent >= start + readings for strap, start in zip(straps, before))
+
+        await self.until(all_sent, STREAMING_SECONDS, "not every strap is listened to")
+
+    async def steady(self, seconds=None):
+        await asyncio.sleep(self.scenario.steady if seconds is None else seconds)
 
     @contextlib.asynccontextmanager
     async def cause(self, name, straps, grace=0.0):

@@ -40,8 +40,9 @@ class Heart:
 
 
 class Strap:
-    def __init__(self, index, name, air, note):
-        self.index, self.name, self.note = index, name, note
+    def __init__(self, index, name, air, note, pairing=False):
+        """`pairing`: it sends nothing to whom it is not paired with."""
+        self.index, self.name, self.note, self.pairing = index, name, note, pairing
         self.heart = Heart(index, 60 + (7 * index) % 90)
         self.number = self.sent = 0
         self.silent = False
@@ -111,7 +112,7 @@ class Strap:
 
     @property
     def subscribed(self):
-        if self.connection is None:
+        if self.connection is None or (self.pairing and not self.connection.is_encrypted):
             return False
         wanted = self.device.gatt_server.subscribers.get(self.connection, {}).get(self.measurement.handle)
         return bool(wanted and wanted[0] & 1)

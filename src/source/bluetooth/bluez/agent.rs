@@ -1,6 +1,7 @@
 //! Our own pairing agent (`org.bluez.Agent1`): without one BlueZ refuses even to pair without a question.
 //!
-//! It says yes to what needs no secret ("just works") and no to everything else: there is nobody to ask.
+//! It says yes to what needs no secret ("just works") and no to everything else: there is nobody to ask. It is not the
+//! system's default agent: BlueZ asks it about the pairings that this connection has begun, and about nobody else's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,10 +47,7 @@ pub async fn register(bus: &Arc<SyncConnection>) -> Result<(), RadioError> {
         }),
     );
     let manager = Proxy::new(SERVICE, "/org/bluez", LIMIT, Arc::clone(bus));
-    let path = Path::from(AGENT);
     let registered: Result<(), _> =
-        manager.method_call(MANAGER, "RegisterAgent", (path.clone(), "NoInputNoOutput")).await;
-    registered.map_err(|e| radio_error(&e))?;
-    let default: Result<(), _> = manager.method_call(MANAGER, "RequestDefaultAgent", (path,)).await;
-    default.map_err(|e| radio_error(&e))
+        manager.method_call(MANAGER, "RegisterAgent", (Path::from(AGENT), "NoInputNoOutput")).await;
+    registered.map_err(|e| radio_error(&e))
 }

@@ -13,6 +13,9 @@ const SCAN_RETRY: Duration = Duration::from_secs(2);
 /// unheard meanwhile.
 const CONNECT_PAUSE: Duration = Duration::from_secs(4);
 
+/// A scan can die alone, while connections go on: it is started anew when no advertisement has come for so long.
+const NO_ADVERT: Duration = Duration::from_secs(5 * 60);
+
 /// Whether the adapter is on, and by whose will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Power {
@@ -61,6 +64,8 @@ pub struct Adapter {
     pub settles: Option<Instant>,
     pub heard_at: Option<Instant>,
     pub advert_at: Option<Instant>,
+    /// When its scan was last started.
+    listens_since: Option<Instant>,
     pub adverts: u64,
     pub strangers: u64,
     /// Steps taken, in the order of [`Step::ALL`].
@@ -71,13 +76,14 @@ pub struct Adapter {
 /// What an adapter wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    Scan(bool),
+    Listen,
     /// The scan stops for a moment: no step of the ladder.
     Pause,
-    Power(bool),
-    Rebuild,
-    /// `first`: of this silence.
-    Report {
+    /// It was switched off by us.
+    SwitchOn,
+    /// A step of the ladder; `first`: of this silence.
+    Climb {
+        step: Step,
         first: bool,
     },
 }
@@ -96,6 +102,7 @@ impl Adapter {
             settles: None,
             heard_at: None,
             advert_at: None,
+            listens_since: None,
             adverts: 0,
             strangers: 0,
             steps: [0; Step::ALL.len()],
@@ -159,8 +166,8 @@ impl Adapter {
         self.ladder.heard(now)
     }
 
-    /// What is due now; at most one thing at a time.
-    pub fn next(&mut self, now: Instant) -> Option<Wish> {
+    /// What is due now; at most one thing at a time. `others_hear`: other adapters have heard something lately.
+    pub fn next(&mut self, now: Instant, others_hear: bool) -> Option<Wish> {
         match self.power {
             Power::Off => return None,
             Power::Cycling(Cycle::Pausing(until)) => {
@@ -168,7 +175,7 @@ impl Adapter {
                     return None;
                 }
                 self.power = Power::Cycling(Cycle::GoingOn);
-                return Some(Wish::Power(true));
+                return Some(Wish::SwitchOn);
             }
             Power::Cycling(_) => return None,
             Power::On => {}
@@ -185,25 +192,35 @@ impl Adapter {
             && now >= at
         {
             self.scan = Scan::Starting;
-            return Some(Wish::Scan(true));
+            return Some(Wish::Listen);
         }
         let before = self.ladder.step();
-        let step = self.ladder.climb(now)?;
+        let (step, first) = match self.ladder.climb(now, others_hear) {
+            Some(step) => (step, before != Some(step)),
+            None if self.no_advert_due().is_some_and(|due| now >= due) => {
+                let lately =
+                    self.advert_at.is_some_and(|at| now.saturating_duration_since(at) < 2 * NO_ADVERT);
+                (Step::RestartScan, lately)
+            }
+            None => return None,
+        };
         if let Some(count) = self.steps.get_mut(step as usize) {
             *count += 1;
         }
-        Some(match step {
-            Step::RestartScan => {
-                self.scan = Scan::Restarting;
-                Wish::Scan(false)
-            }
-            Step::RebuildSession => Wish::Rebuild,
-            Step::PowerCycle => {
-                self.power = Power::Cycling(Cycle::GoingOff);
-                Wish::Power(false)
-            }
-            Step::ReportStuck => Wish::Report { first: before != Some(Step::ReportStuck) },
-        })
+        match step {
+            Step::RestartScan => self.scan = Scan::Restarting,
+            Step::PowerCycle => self.power = Power::Cycling(Cycle::GoingOff),
+            Step::RebuildSession | Step::ReportStuck => {}
+        }
+        Some(Wish::Climb { step, first })
+    }
+
+    /// When the scan is started anew although connections bring data.
+    fn no_advert_due(&self) -> Option<Instant> {
+        if self.scan != Scan::On || self.ladder.step().is_some() {
+            return None;
+        }
+        self.listens_since.max(self.advert_at).map(|at| at + NO_ADVERT)
     }
 
     /// A scan call has ended.
@@ -212,11 +229,16 @@ impl Adapter {
             (Scan::Starting, true) => match result {
                 Ok(()) => {
                     self.scan = Scan::On;
+                    self.listens_since = Some(now);
                     self.last_error = None;
                     self.ladder.expect(now);
                 }
                 Err(error) => {
                     self.scan = Scan::Due(now + SCAN_RETRY);
+                    // What else there is says that something is switched off or gone.
+                    if matches!(error, RadioError::Busy | RadioError::Timeout | RadioError::Other(_)) {
+                        self.ladder.fault(now);
+                    }
                     self.last_error = Some(error);
                 }
             },
@@ -263,7 +285,8 @@ impl Adapter {
             _ => None,
         };
         let ladder = if self.is_on() { self.ladder.due() } else { None };
+        let no_advert = if self.is_on() { self.no_advert_due() } else { None };
         let slots = if self.is_on() && self.connecting.is_none() { self.slots.wake_at() } else { None };
-        [power, scan, ladder, slots].into_iter().flatten().min()
+        [power, scan, ladder, no_advert, slots].into_iter().flatten().min()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::super::ladder::{self, Step};
 use super::super::radio::{AdapterId, AdapterInfo, Address};
 use super::super::session;
 use super::adapter::{Adapter, Power, Wish};
@@ -63,26 +64,30 @@ impl Core {
     }
 
     pub(super) fn advance_adapter(&mut self, id: &AdapterId, now: Instant) {
+        let hears = |adapter: &Adapter| {
+            let heard = adapter.heard_at.map(|at| now.saturating_duration_since(at));
+            adapter.is_on() && heard.is_some_and(|silence| silence < ladder::SILENCE)
+        };
+        let others_hear = self.adapters.iter().any(|(other, adapter)| other != id && hears(adapter));
         let Some(adapter) = self.adapters.get_mut(id) else { return };
-        while let Some(wish) = adapter.next(now) {
-            let step = adapter.ladder.step();
+        while let Some(wish) = adapter.next(now, others_hear) {
             let call = match wish {
-                Wish::Scan(on) => Some(Call::Scan(id.clone(), on)),
+                Wish::Listen => Some(Call::Scan(id.clone(), true)),
                 Wish::Pause => Some(Call::Scan(id.clone(), false)),
-                Wish::Power(on) => Some(Call::Power(id.clone(), on)),
-                Wish::Rebuild => Some(Call::Rebuild),
-                Wish::Report { first } => {
-                    (first && self.settings.restart_stack).then_some(Call::RestartStack)
+                Wish::SwitchOn => Some(Call::Power(id.clone(), true)),
+                Wish::Climb { step, first } => {
+                    self.out.push(Output::Note(Note::Step(id.clone(), step, first)));
+                    match step {
+                        Step::RestartScan => Some(Call::Scan(id.clone(), false)),
+                        Step::RebuildSession => Some(Call::Rebuild),
+                        Step::PowerCycle => Some(Call::Power(id.clone(), false)),
+                        Step::ReportStuck => {
+                            let restarts = first && self.settings.restart_stack && !others_hear;
+                            restarts.then_some(Call::RestartStack)
+                        }
+                    }
                 }
             };
-            // A report is told once for each silence.
-            let climbed = !matches!(
-                wish,
-                Wish::Scan(true) | Wish::Pause | Wish::Power(true) | Wish::Report { first: false }
-            );
-            if let Some(step) = step.filter(|_| climbed) {
-                self.out.push(Output::Note(Note::Step(id.clone(), step)));
-            }
             self.out.extend(call.map(Output::Call));
         }
     }

@@ -24,7 +24,7 @@ impl Core {
             }
             Call::Connect(peer, _) => self.connect_done(&peer, result, now, jitter),
             Call::Disconnect(peer) => self.session(&peer, session::Event::Closed, now, jitter),
-            Call::Read(peer, what) => self.read_done(&peer, what, result, now),
+            Call::Read(peer, what) => self.read_done(&peer, what, result, now, jitter),
             Call::Rebuild | Call::RestartStack => {}
         }
     }
@@ -52,6 +52,7 @@ impl Core {
         }
         if let Some(known) = self.known.get_mut(peer) {
             known.presence = Presence::Away;
+            known.last_error = result.as_ref().err().cloned();
         }
         let event = if result.is_ok() { session::Event::Connected } else { session::Event::Failed };
         self.session(peer, event, now, jitter);
@@ -63,6 +64,7 @@ impl Core {
         what: Characteristic,
         result: Result<Bytes, RadioError>,
         now: Instant,
+        jitter: f64,
     ) {
         let Some(known) = self.known.get_mut(peer) else { return };
         match (what, &result) {
@@ -87,7 +89,7 @@ impl Core {
             _ => {}
         }
         if what == Characteristic::SerialNumber {
-            self.settle(peer, now);
+            self.settle(peer, now, jitter);
         }
         self.read_next(peer);
     }

@@ -35,12 +35,15 @@ impl Core {
         }
         let broadcast = advert.manufacturer.iter().find_map(|(company, data)| advert::decode(*company, data));
         let inner_address = broadcast.and_then(|broadcast| broadcast.address).map(Address);
+        // What is not in this packet may have been in one before.
+        let known = self.known.get(&advert.peer);
         let sighting = Sighting {
             address: advert.peer.address,
             random_address: advert.random_address,
-            name: advert.name.as_deref(),
-            payload_address: inner_address,
+            name: advert.name.as_deref().or_else(|| known?.name.as_deref()),
+            payload_address: inner_address.or_else(|| known?.payload_address),
             has_heart_rate: advert.heart_rate_service || broadcast.is_some(),
+            connectable: self.settings.connect && advert.heart_rate_service,
         };
         let verdict = self.roster.judge(&sighting, now);
         if let Some(survey) = &mut self.survey {
@@ -75,6 +78,7 @@ impl Core {
                 name: advert.name.as_deref(),
                 payload_address: None,
                 has_heart_rate: advert.heart_rate_service,
+                connectable: self.settings.connect && advert.heart_rate_service,
             };
             if let Verdict::Wanted(wanted) = self.roster.judge(&sighting, now) {
                 self.welcome(advert, None, wanted, Presence::Heard(heard), now, stamp);
@@ -132,25 +136,28 @@ impl Core {
                     self.out.push(Output::Reading(identity, reading));
                 }
             }
-            None if known.held.len() < MOST_HELD => known.held.push((payload, stamp)),
-            None => {}
+            None => {
+                known.held.push((payload, stamp));
+                if known.held.len() > MOST_HELD {
+                    // It does not answer: it goes by what else is known of it.
+                    self.roster.learn_serial(peer.address, None);
+                    self.settle(peer, now, jitter);
+                }
+            }
         }
     }
 
-    /// The serial number is known: so is whose the held notifications are.
-    pub(super) fn settle(&mut self, peer: &Peer, now: Instant) {
+    /// The serial number is known, or there is none: so is whose the held notifications are.
+    pub(super) fn settle(&mut self, peer: &Peer, now: Instant, jitter: f64) {
         let Some(known) = self.known.get_mut(peer) else { return };
         if known.wanted.identity.is_some() {
             return;
         }
-        let sighting = Sighting {
-            address: peer.address,
-            random_address: true,
-            name: known.name.as_deref(),
-            payload_address: known.payload_address,
-            has_heart_rate: true,
+        let Verdict::Wanted(wanted) = self.roster.judge(&known.sighting(peer), now) else {
+            known.held.clear();
+            self.dismiss(peer, now, jitter);
+            return;
         };
-        let Verdict::Wanted(wanted) = self.roster.judge(&sighting, now) else { return };
         known.wanted = wanted;
         let Some(identity) = known.wanted.identity.clone() else { return };
         let wearable = self.wearables.entry(Arc::clone(&identity)).or_default();

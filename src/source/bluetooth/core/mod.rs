@@ -97,8 +97,8 @@ pub enum Note {
     Silent(Arc<str>),
     /// Two wearables go by one listed name.
     Rival(Arc<str>),
-    /// The ladder's step on that adapter.
-    Step(AdapterId, Step),
+    /// The ladder's step on that adapter; `true`: for the first time in this silence.
+    Step(AdapterId, Step, bool),
     /// It is heard again after that step.
     Recovered(AdapterId, Step),
     /// An adapter that is used was found on or off, or was switched by somebody else.
@@ -159,6 +159,8 @@ struct Known {
     held: Vec<(Bytes, Stamp)>,
     /// What is still to be read on this connection, last first.
     to_read: Vec<Characteristic>,
+    /// Why its last attempt to connect failed.
+    last_error: Option<RadioError>,
 }
 
 #[derive(Debug)]
@@ -203,7 +205,7 @@ impl Core {
             Input::Data(peer, payload) => self.data(&peer, payload, now, stamp, jitter),
             Input::Done(call, result) => self.done(call, result, now, jitter),
             Input::Renewed => self.renewed(now, jitter),
-            Input::Allow(listed) => self.roster.allow(listed),
+            Input::Allow(listed) => self.allow(listed, now),
             Input::Forget(key) => self.forget(&key, now, jitter),
             Input::Dropped => self.wearables.values_mut().for_each(Wearable::interrupted),
             Input::Tick => {}
@@ -250,28 +252,39 @@ impl Core {
         }
     }
 
+    /// Whoever is meant is called so from now on, connected or not.
+    fn allow(&mut self, listed: Listed, now: Instant) {
+        let key = listed.key.clone();
+        self.roster.allow(listed);
+        for (peer, known) in &mut self.known {
+            if key.fits(&known.sighting(peer))
+                && let Verdict::Wanted(wanted) = self.roster.judge(&known.sighting(peer), now)
+            {
+                known.wanted = wanted;
+            }
+        }
+    }
+
     /// Whoever is wanted no more is let go of, and is a stranger when it is heard again.
     fn forget(&mut self, key: &Key, now: Instant, jitter: f64) {
         self.roster.forget(key);
         let mut gone = Vec::new();
         for (peer, known) in &self.known {
-            let sighting = Sighting {
-                address: peer.address,
-                random_address: known.random_address,
-                name: known.name.as_deref(),
-                payload_address: known.payload_address,
-                has_heart_rate: true,
-            };
-            if !matches!(self.roster.judge(&sighting, now), Verdict::Wanted(_)) {
+            if !matches!(self.roster.judge(&known.sighting(peer), now), Verdict::Wanted(_)) {
                 gone.push(peer.clone());
             }
         }
         for peer in &gone {
-            self.session(peer, session::Event::Yield, now, jitter);
-            if let Some(known) = self.known.get_mut(peer) {
-                known.dismissed = true;
-                known.presence = Presence::Away;
-            }
+            self.dismiss(peer, now, jitter);
+        }
+    }
+
+    /// Its connection ends, and with it what is known of it.
+    fn dismiss(&mut self, peer: &Peer, now: Instant, jitter: f64) {
+        self.session(peer, session::Event::Yield, now, jitter);
+        if let Some(known) = self.known.get_mut(peer) {
+            known.dismissed = true;
+            known.presence = Presence::Away;
         }
     }
 
@@ -330,6 +343,19 @@ impl Known {
             yielding: false,
             held: Vec::new(),
             to_read: Vec::new(),
+            last_error: None,
+        }
+    }
+
+    /// What is known of it, for the allow-list.
+    fn sighting(&self, peer: &Peer) -> Sighting<'_> {
+        Sighting {
+            address: peer.address,
+            random_address: self.random_address,
+            name: self.name.as_deref(),
+            payload_address: self.payload_address,
+            has_heart_rate: true,
+            connectable: self.connectable,
         }
     }
 }

@@ -34,6 +34,10 @@ pub struct Strap {
     pub mute: bool,
     /// Announces 0x180D.
     pub service: bool,
+    /// Has room for a second link, and goes on advertising while it has one.
+    pub two_links: bool,
+    /// Does not answer when it is asked for its serial number.
+    pub shy: bool,
     /// Broadcasts a Polar frame each second.
     pub broadcasts: bool,
     pub rssi: BTreeMap<u8, i8>,
@@ -53,6 +57,8 @@ struct Dongle {
     scanning: bool,
     /// Hears nothing, whatever is on the air, until this is done.
     deaf_until: Option<Call>,
+    /// Its scan has died, and no other starts before it was switched off and on.
+    jammed: bool,
     capacity: usize,
     switched_off_by_operator: bool,
     lost_at: Option<Instant>,
@@ -89,6 +95,8 @@ pub fn strap(number: u16) -> Strap {
         on_air: true,
         mute: false,
         service: true,
+        two_links: false,
+        shy: false,
         broadcasts: false,
         rssi: [(0, -60)].into(),
         bpm: 60 + (number % 100) as u8,
@@ -127,6 +135,7 @@ impl Sim {
             info: info.clone(),
             scanning: false,
             deaf_until: None,
+            jammed: false,
             capacity,
             switched_off_by_operator: false,
             lost_at: None,
@@ -155,6 +164,13 @@ impl Sim {
     pub fn deafen(&mut self, number: u8, cure: Call) {
         if let Some(dongle) = self.dongles.get_mut(&hci(number)) {
             dongle.deaf_until = Some(cure);
+        }
+    }
+
+    pub fn jam(&mut self, number: u8) {
+        if let Some(dongle) = self.dongles.get_mut(&hci(number)) {
+            dongle.jammed = true;
+            dongle.scanning = false;
         }
     }
 
@@ -214,7 +230,7 @@ impl Sim {
         times.windows(2).map(|pair| (pair[1] - pair[0]) as u32).max().unwrap_or(0)
     }
 
-    fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> Stamp {
         let uptime_ms = 1_000_000 + self.now.duration_since(self.start).as_millis() as u64;
         Stamp { uptime_ms, wall_ms: 1_790_000_000_000 + uptime_ms as i64, quality: WallQuality::Synced }
     }
@@ -275,7 +291,7 @@ impl Sim {
                 }
                 self.take(Input::Data(peer.clone(), payload.into()));
             }
-            if !linked.is_empty() {
+            if !linked.is_empty() && !strap.two_links {
                 continue;
             }
             if turn && strap.broadcasts {
@@ -372,6 +388,9 @@ impl Sim {
                 if *on && !dongle.info.powered {
                     return Err(RadioError::Off);
                 }
+                if *on && dongle.jammed {
+                    return Err(RadioError::Busy);
+                }
                 dongle.scanning = *on;
                 if *on && dongle.deaf_until == Some(Call::Scan(id.clone(), false)) {
                     dongle.deaf_until = None;
@@ -412,6 +431,7 @@ impl Sim {
                 let strap = strap.ok_or(RadioError::NotConnected)?;
                 match what {
                     Characteristic::BatteryLevel => Ok(Bytes::from_static(&[77])),
+                    Characteristic::SerialNumber if strap.shy => Err(RadioError::Timeout),
                     Characteristic::SerialNumber => {
                         strap.serial.map(Bytes::from).ok_or(RadioError::NotOffered)
                     }
@@ -439,6 +459,7 @@ impl Sim {
         let Some(dongle) = self.dongles.get_mut(id) else { return };
         dongle.info.powered = on;
         dongle.scanning = false;
+        dongle.jammed &= on;
         if !on {
             dongle.lost_at = Some(self.now);
         }

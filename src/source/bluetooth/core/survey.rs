@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::super::radio::{Address, Advert, Peer};
 use super::super::roster::{self, Verdict};
 use super::super::session::Standing;
+use super::super::signal::Signal;
 use super::{Core, Known, Wearable};
 use crate::clock::Stamp;
 use crate::config::BleDevice;
@@ -22,6 +23,8 @@ const MOST: usize = 1024;
 const LEFT: Duration = Duration::from_secs(30);
 /// A heart rate is shown for so long.
 const FRESH_MS: u64 = 5_000;
+/// Rows are in order of the signal in steps of so many dB: a table whose rows change places cannot be read.
+const STEP_DB: i8 = 6;
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,7 @@ pub struct Sight {
     /// The address will be another one soon: it is no way to know the wearable by.
     pub address_changes: bool,
     pub adapter: String,
+    /// Smoothed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rssi_dbm: Option<i8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +72,7 @@ struct Heard {
     at: Instant,
     name: Option<Arc<str>>,
     random_address: bool,
-    rssi_dbm: Option<i8>,
+    signal: Signal,
     broadcast: Option<(Instant, Broadcast)>,
     gatt: bool,
     allowed: bool,
@@ -103,14 +107,16 @@ impl Survey {
             at: now,
             name: None,
             random_address: advert.random_address,
-            rssi_dbm: None,
+            signal: Signal::default(),
             broadcast: None,
             gatt: false,
             allowed,
         });
         heard.at = now;
         heard.name = advert.name.clone().or(heard.name.take());
-        heard.rssi_dbm = advert.rssi_dbm.or(heard.rssi_dbm);
+        if let Some(rssi_dbm) = advert.rssi_dbm {
+            heard.signal.heard(&advert.peer.adapter, rssi_dbm, now);
+        }
         heard.broadcast = broadcast.map(|broadcast| (now, broadcast)).or(heard.broadcast.take());
         heard.gatt |= advert.heart_rate_service;
         heard.allowed = allowed;
@@ -184,7 +190,8 @@ impl Core {
             }
         }
         let mut rows: Vec<_> = rows.into_values().collect();
-        rows.sort_by(|a, b| (b.rssi_dbm, &a.address).cmp(&(a.rssi_dbm, &b.address)));
+        let loudness = |row: &Sight| row.rssi_dbm.map(|dbm| dbm.div_euclid(STEP_DB));
+        rows.sort_by(|a, b| loudness(b).cmp(&loudness(a)).then_with(|| a.address.cmp(&b.address)));
         rows
     }
 }
@@ -206,13 +213,17 @@ impl Sight {
     }
 }
 
+fn rounded(dbm: f32) -> i8 {
+    dbm.round() as i8
+}
+
 impl Heard {
     fn sight(&self, peer: &Peer, now: Instant) -> Sight {
         let fresh = self
             .broadcast
             .filter(|(at, _)| now.saturating_duration_since(*at) < Duration::from_millis(FRESH_MS));
         Sight {
-            rssi_dbm: self.rssi_dbm,
+            rssi_dbm: self.signal.dbm(&peer.adapter, now).map(rounded),
             bpm: fresh.and_then(|(_, broadcast)| broadcast.bpm).filter(|bpm| *bpm > 0),
             battery_percent: self.broadcast.and_then(|(_, broadcast)| broadcast.battery_percent),
             broadcast: self.broadcast.is_some(),
@@ -234,7 +245,10 @@ impl Known {
         let beat = wearable.and_then(|wearable| wearable.beat(stamp, FRESH_MS));
         Sight {
             device: self.wanted.identity.as_deref().map(str::to_owned),
-            rssi_dbm: self.rssi_dbm,
+            rssi_dbm: wearable
+                .and_then(|wearable| wearable.signal.dbm(&peer.adapter, now))
+                .map(rounded)
+                .or(self.rssi_dbm),
             bpm: beat.and_then(|beat| beat.bpm),
             rr_ms: beat.and_then(|beat| beat.rr_us).map(|us| us as f64 / 1000.0),
             battery_percent: wearable.and_then(Wearable::battery_percent),

@@ -189,7 +189,7 @@ fn the_ladder_is_climbed_step_by_step_until_something_helps() {
         let steps: Vec<Step> = sim
             .notes
             .iter()
-            .filter_map(|note| if let Note::Step(_, step) = note { Some(*step) } else { None })
+            .filter_map(|note| if let Note::Step(_, step, _) = note { Some(*step) } else { None })
             .collect();
         let expected: Vec<Step> = Step::ALL.into_iter().take_while(|step| *step <= last).collect();
         assert_eq!(steps, expected);
@@ -200,7 +200,42 @@ fn the_ladder_is_climbed_step_by_step_until_something_helps() {
     sim.run(seconds(30));
     sim.straps[0].on_air = false;
     sim.run(seconds(2000));
-    assert!(sim.notes.contains(&Note::Step(hci(0), Step::ReportStuck)));
+    assert!(sim.notes.contains(&Note::Step(hci(0), Step::ReportStuck, true)));
+}
+
+#[test]
+fn a_scan_that_dies_alone_is_started_anew() {
+    let straps = vec![strap(0), Strap { broadcasts: true, service: false, ..strap(1) }];
+    let mut sim = gym(straps, ALL, 5);
+    sim.run(seconds(30));
+    assert!(sim.linked(0));
+    sim.deafen(0, Call::Scan(hci(0), false));
+    let before = sim.readings_of("bike-1");
+    sim.run(seconds(310));
+    assert!(sim.readings_of("bike-1") >= before + 5);
+    assert_eq!(sim.core.view(sim.now, sim.stamp()).adapters[0].steps["restart_scan"], 1);
+    assert!(
+        sim.calls.iter().all(|call| !matches!(call, Call::Rebuild | Call::Power(..))),
+        "the links are sound"
+    );
+    assert_eq!(sim.longest_pause("bike-0"), 1000);
+}
+
+#[test]
+fn an_adapter_that_cannot_listen_is_switched_off_and_on_although_its_links_live() {
+    let mut sim = gym(vec![strap(0), strap(1)], ALL, 5);
+    sim.run(seconds(30));
+    sim.jam(0);
+    sim.straps[1].on_air = false;
+    sim.lose(1, true);
+    sim.run(seconds(10));
+    sim.straps[1].on_air = true;
+    sim.run(seconds(240));
+    assert!(sim.linked(0) && !sim.linked(1));
+    sim.run(seconds(170));
+    assert!(sim.linked(0) && sim.linked(1), "{:?}", sim.notes);
+    assert!(sim.notes.contains(&Note::Step(hci(0), Step::PowerCycle, true)), "{:?}", sim.notes);
+    assert!(sim.notes.contains(&Note::Recovered(hci(0), Step::PowerCycle)), "{:?}", sim.notes);
 }
 
 #[test]
@@ -254,6 +289,87 @@ fn two_adapters_that_hear_one_strap_make_one_stream() {
     assert_eq!(sim.links.len(), 1);
     let readings = sim.readings_of("bike-0");
     assert!((285..=305).contains(&readings), "{readings}");
+}
+
+#[test]
+fn a_strap_that_walks_over_to_another_adapter_is_handed_over_once() {
+    let walker = Strap { two_links: true, rssi: [(0, -60), (1, -80)].into(), ..strap(0) };
+    let mut sim = Sim::new(ALL, aliases(std::slice::from_ref(&walker)), false, vec![walker]);
+    sim.plug(0, 5);
+    sim.plug(1, 5);
+    sim.run(seconds(60));
+    assert!(sim.links.iter().all(|link| link.adapter == hci(0)) && sim.linked(0));
+    sim.straps[0].rssi = [(0, -68), (1, -62)].into();
+    sim.run(seconds(120));
+    assert!(sim.links.iter().all(|link| link.adapter == hci(0)), "6 dB are no reason to go");
+    sim.straps[0].rssi = [(0, -85), (1, -55)].into();
+    sim.run(seconds(300));
+    assert!(sim.links.iter().all(|link| link.adapter == hci(1)) && sim.linked(0));
+    let connects = sim.calls.iter().filter(|call| matches!(call, Call::Connect(..))).count();
+    assert_eq!(connects, 2, "there, and no more to and fro");
+    assert_eq!(sim.readings.len() as u64, sim.straps[0].sent, "nothing is lost or doubled");
+    assert!(sim.longest_pause("bike-0") < 5_000, "{} ms", sim.longest_pause("bike-0"));
+}
+
+#[test]
+fn a_deaf_adapter_does_not_cost_another_its_connections() {
+    let straps =
+        vec![Strap { rssi: [(0, -60)].into(), ..strap(0) }, Strap { rssi: [(1, -60)].into(), ..strap(1) }];
+    let mut sim = Sim::new(Settings { restart_stack: true, ..ALL }, aliases(&straps), false, straps);
+    sim.plug(0, 5);
+    sim.plug(1, 5);
+    sim.run(seconds(30));
+    sim.straps[1].on_air = false;
+    sim.lose(1, true);
+    sim.run(seconds(1500));
+    assert!(sim.notes.contains(&Note::Step(hci(1), Step::ReportStuck, true)), "{:?}", sim.notes);
+    let taken = |wanted: fn(&Call) -> bool| sim.calls.iter().filter(|call| wanted(call)).count();
+    assert_eq!(taken(|call| matches!(call, Call::Rebuild | Call::RestartStack)), 0, "hci0 hears");
+    assert!(taken(|call| matches!(call, Call::Power(id, _) if *id == hci(1))) > 0);
+    assert_eq!(sim.longest_pause("bike-0"), 1000);
+}
+
+#[test]
+fn whoever_is_listed_and_not_heard_is_shown_as_absent() {
+    let straps = vec![strap(0), Strap { on_air: false, ..strap(1) }];
+    let mut sim = gym(straps, ALL, 5);
+    sim.run(seconds(30));
+    let states = |sim: &Sim| -> Vec<_> {
+        let view = sim.core.view(sim.now, sim.stamp());
+        view.wearables.into_iter().map(|shown| (shown.device.unwrap(), shown.state)).collect()
+    };
+    assert_eq!(states(&sim), [("bike-0".into(), Standing::Live), ("bike-1".into(), Standing::Absent)]);
+    sim.straps[0].on_air = false;
+    sim.lose(0, true);
+    sim.run(seconds(40 * 60));
+    assert_eq!(states(&sim), [("bike-0".into(), Standing::Absent), ("bike-1".into(), Standing::Absent)]);
+    let shown = sim.core.view(sim.now, sim.stamp()).wearables.swap_remove(0);
+    assert!(shown.silent_s.unwrap() >= 39 * 60 && shown.counts.readings > 20, "{shown:?}");
+}
+
+#[test]
+fn an_alias_counts_at_once_also_for_a_strap_that_is_connected() {
+    let mut sim = Sim::new(ALL, Vec::new(), true, vec![strap(0)]);
+    sim.plug(0, 5);
+    sim.run(seconds(20));
+    assert!(sim.linked(0));
+    let entry = aliases(&sim.straps).remove(0);
+    sim.take(Input::Allow(entry));
+    sim.readings.clear();
+    sim.run(seconds(10));
+    assert!(sim.readings.len() >= 9 && sim.readings.iter().all(|(name, _)| **name == *"bike-0"));
+    assert_eq!(sim.links.len(), 1);
+}
+
+#[test]
+fn a_serial_number_that_never_comes_holds_nothing_back() {
+    let mut sim = Sim::new(ALL, Vec::new(), true, vec![Strap { shy: true, ..strap(0) }]);
+    sim.plug(0, 5);
+    sim.run(seconds(20));
+    assert!(sim.readings.is_empty() && sim.straps[0].sent > 10, "it may still come");
+    sim.run(seconds(40));
+    assert_eq!(sim.readings.len() as u64, sim.straps[0].sent, "what was held is told");
+    assert!(sim.readings.iter().all(|(name, _)| **name == *"C0:00:00:00:00:00"));
 }
 
 #[test]

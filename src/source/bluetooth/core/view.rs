@@ -1,9 +1,10 @@
 //! What `fogbeat status` and `fogbeat scan` show. No heart rates: those are in [`super::Output::Reading`] alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use super::super::ladder::Step;
+use super::super::roster::Key;
 use super::super::session::Standing;
 use super::Core;
 use super::adapter::Power;
@@ -41,10 +42,11 @@ pub struct AdapterView {
 
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct WearableView {
-    /// `None` until its serial number is known.
+    /// `None` until what it goes by is known: its serial number is still to be read.
     pub device: Option<String>,
-    pub adapter: String,
-    pub address: String,
+    /// `None`: absent.
+    pub adapter: Option<String>,
+    pub address: Option<String>,
     pub name: Option<String>,
     pub state: Standing,
     /// The way its last reading came.
@@ -57,6 +59,9 @@ pub struct WearableView {
     pub about: About,
     #[serde(flatten)]
     pub counts: Counts,
+    /// Why the last attempt to connect failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 impl Core {
@@ -77,22 +82,39 @@ impl Core {
             steps: Step::ALL.iter().map(|step| step.label()).zip(adapter.steps).collect(),
             last_error: adapter.last_error.as_ref().map(ToString::to_string),
         });
-        let wearables = self.known.iter().map(|(peer, known)| {
-            let wearable = known.wanted.identity.as_ref().and_then(|identity| self.wearables.get(identity));
-            WearableView {
-                device: known.wanted.identity.as_deref().map(str::to_owned),
-                adapter: peer.adapter.to_string(),
-                address: peer.address.to_string(),
-                name: known.name.as_deref().map(str::to_owned),
-                state: known.session.standing(),
-                source: wearable.and_then(super::Wearable::last_source).map(crate::reading::Source::as_str),
-                silent_s: wearable.and_then(|wearable| wearable.silent_for_ms(stamp)).map(|ms| ms / 1000),
-                rssi_dbm: known.rssi_dbm,
-                battery_percent: wearable.and_then(super::Wearable::battery_percent),
-                about: wearable.map(|wearable| wearable.about.clone()).unwrap_or_default(),
-                counts: wearable.map(|wearable| wearable.counts).unwrap_or_default(),
-            }
+        let in_reach = self.known.iter().map(|(peer, known)| WearableView {
+            adapter: Some(peer.adapter.to_string()),
+            address: Some(peer.address.to_string()),
+            name: known.name.as_deref().map(str::to_owned),
+            rssi_dbm: known.rssi_dbm,
+            last_error: known.last_error.as_ref().map(ToString::to_string),
+            ..self.wearable_view(known.wanted.identity.as_deref(), known.session.standing(), stamp)
         });
-        View { adapters: adapters.collect(), wearables: wearables.collect() }
+        let there: HashSet<&Key> =
+            self.known.values().filter_map(|known| known.wanted.entry.as_ref()).collect();
+        let listed = self.roster.listed().iter();
+        let absent = listed
+            .filter(|listed| !there.contains(&listed.key))
+            .map(|listed| self.wearable_view(Some(&listed.name()), Standing::Absent, stamp));
+        View { adapters: adapters.collect(), wearables: in_reach.chain(absent).collect() }
+    }
+
+    /// What its readings tell of it.
+    fn wearable_view(&self, device: Option<&str>, state: Standing, stamp: Stamp) -> WearableView {
+        let wearable = device.and_then(|device| self.wearables.get(device));
+        WearableView {
+            device: device.map(str::to_owned),
+            adapter: None,
+            address: None,
+            name: None,
+            state,
+            source: wearable.and_then(super::Wearable::last_source).map(crate::reading::Source::as_str),
+            silent_s: wearable.and_then(|wearable| wearable.silent_for_ms(stamp)).map(|ms| ms / 1000),
+            rssi_dbm: None,
+            battery_percent: wearable.and_then(super::Wearable::battery_percent),
+            about: wearable.map(|wearable| wearable.about.clone()).unwrap_or_default(),
+            counts: wearable.map(|wearable| wearable.counts).unwrap_or_default(),
+            last_error: None,
+        }
     }
 }
