@@ -265,13 +265,14 @@ fn judge_dates(what: &str, Validity { begins, ends }: Validity, now: Now) -> Fin
     let doubt = if now.right { "" } else { "; and whether the clock is right nobody says" };
     let next = "put a new certificate and key in the place of the old ones: they are taken without a restart";
     let lasts = format!("{what}: valid until {}, {left} days left", day(ends));
-    match left {
-        i64::MIN..0 => {
-            Finding::error(NAME, format!("{what}: it expired on {} (today: {today}{doubt})", day(ends)), next)
-        }
-        0..=ERROR => Finding::error(NAME, lasts, next),
-        ..=WARNING => Finding::warning(NAME, lasts, next),
-        _ => Finding::ok(NAME, lasts),
+    if left < 0 {
+        Finding::error(NAME, format!("{what}: it expired on {} (today: {today}{doubt})", day(ends)), next)
+    } else if left <= ERROR {
+        Finding::error(NAME, lasts, next)
+    } else if left <= WARNING {
+        Finding::warning(NAME, lasts, next)
+    } else {
+        Finding::ok(NAME, lasts)
     }
 }
 

@@ -8,7 +8,8 @@ use crate::config;
 use crate::doctor::Finding;
 use crate::doctor::scene::{Daemon, Scene};
 use crate::forward::Failure;
-use crate::forward::mqtt::{Session, Settings, WireBytes, identity_verdict};
+use crate::forward::mqtt::{Session, Settings, WireBytes};
+use crate::forward::verdict;
 
 pub(super) fn iot_core(scene: &Scene, name: &str, iot: &config::IotCore) -> Settings {
     Settings::iot_core(name, iot, &origin(scene))
@@ -30,7 +31,7 @@ pub(super) fn finding(scene: &Scene, check: &str, settings: Settings) -> Finding
 async fn attempt(settings: &Settings, alone: bool) -> Result<String, Failure> {
     let Settings { host, port, .. } = settings;
     let identity = match settings.secure {
-        true => Some(settings.files.read(settings.alpn).map_err(|error| identity_verdict(&error).failure)?),
+        true => Some(settings.files.read(settings.alpn).map_err(|error| verdict::identity(&error).failure)?),
         false => None,
     };
     let identity = identity.as_ref();

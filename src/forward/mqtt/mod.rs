@@ -44,7 +44,7 @@ pub(crate) use live::Source as LiveSource;
 pub(crate) use relay::WireBytes;
 pub(crate) use session::{Session, context as session_context};
 pub use status::{LinkStatus, Metrics};
-pub(crate) use verdict::{Context as VerdictContext, ended as ended_verdict, identity as identity_verdict};
+pub(crate) use verdict::{Context as VerdictContext, ended as ended_verdict};
 pub(crate) use wire::Event;
 
 /// Publishes without their PUBACK (AWS IoT Core quota per connection; a broker may say less).
