@@ -22,7 +22,7 @@ fn in_state(args: &[&str], state: &Path) -> (i32, String, String) {
     outcome(fogbeat(args).env("FOGBEAT__GATEWAY__STATE_DIR", state))
 }
 
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 29] = [
     &[],
     &["run"],
     &["demo"],

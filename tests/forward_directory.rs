@@ -198,6 +198,7 @@ async fn a_dead_uplink_holds_nobody_back_and_loses_nothing() {
         timeout: Duration::from_secs(5),
         proxy: None,
         proxy_credentials_file: None,
+        ca: None,
         credentials: None,
     };
     let dead = uplink("firehose", Encoding::Gzip, config::UplinkKind::Firehose(dead));
