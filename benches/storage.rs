@@ -2,7 +2,7 @@
 //! encrypted.
 //!
 //! ```sh
-//! cargo bench --bench storage -- [--hours 24] [--dir DIR] [--blocks-only]
+//! cargo bench --bench storage -- [--hours 24] [--dir DIR] [--blocks-only | --no-blocks]
 //! ```
 //!
 //! Then every generation is thinned, to 10 s and to 1 min, and what that takes and wins is shown; and one strap is erased
@@ -342,9 +342,12 @@ async fn main() {
     let keys = tempfile::tempdir().expect("a directory");
     let key_file = keys.path().join("keys");
     let sealed = KeySource::File(key_file.clone()).load_or_make().expect("a key");
-    println!("| {STRAPS} straps, recorded hearts | readings a block | plain | encrypted |");
-    println!("|---|---|---|---|");
-    for (name, kind) in KINDS {
+    let said = |option: &str| std::env::args().any(|arg| arg == option);
+    if !said("--no-blocks") {
+        println!("| {STRAPS} straps, recorded hearts | readings a block | plain | encrypted |");
+        println!("|---|---|---|---|");
+    }
+    for (name, kind) in KINDS.into_iter().filter(|_| !said("--no-blocks")) {
         for size in [40, 1000] {
             let told = |cost: Cost| {
                 let Cost { bytes, encode_ns, decode_ns } = cost;
@@ -354,7 +357,7 @@ async fn main() {
             println!("| {name} | {size} | {} | {} |", told(plain), told(encrypted));
         }
     }
-    if std::env::args().any(|arg| arg == "--blocks-only") {
+    if said("--blocks-only") {
         return;
     }
     println!();
