@@ -258,7 +258,7 @@ pub fn spawn_beside(
             Outside::Directory(directory::Directory::new(&name, directory, origin, metrics.lake.clone()))
         }
         config::UplinkKind::Firehose(firehose) => {
-            Outside::Firehose(firehose::Firehose::configured(firehose, &origin.gateway))
+            Outside::Firehose(Box::new(firehose::Firehose::configured(firehose, &origin.gateway)))
         }
         config::UplinkKind::IotCore(iot) => {
             start_mqtt(mqtt::Settings::iot_core(&name, iot, origin), &iot.live, iot.shadow)
@@ -298,7 +298,7 @@ pub fn spawn_beside(
     };
     match outside {
         Outside::Directory(uplink) => start_task(uplink, feed, settings, clock, metrics),
-        Outside::Firehose(uplink) => start_task(uplink, feed, settings, clock, metrics),
+        Outside::Firehose(uplink) => start_task(*uplink, feed, settings, clock, metrics),
         Outside::Mqtt(uplink) => start_task(uplink, feed, settings, clock, metrics),
     }
     .map_err(|source| SpawnError::Setup { name, source })
@@ -307,7 +307,7 @@ pub fn spawn_beside(
 /// The other side of an uplink, by its kind.
 enum Outside {
     Directory(directory::Directory),
-    Firehose(firehose::Firehose),
+    Firehose(Box<firehose::Firehose>),
     Mqtt(mqtt::Mqtt),
 }
 
