@@ -5,7 +5,8 @@
 //! cargo bench --bench storage -- [--hours 24] [--dir DIR] [--blocks-only]
 //! ```
 //!
-//! Then every generation is thinned, to 10 s and to 1 min, and what that takes and wins is shown.
+//! Then every generation is thinned, to 10 s and to 1 min, and what that takes and wins is shown; and one strap is erased
+//! from the journal, and another one from a lake that got everything.
 //!
 //! The straps are recorded hearts (`tests/data`). Two kinds are measured: raw 0x2A37 packets (RR in 1/1024 s, stamped
 //! by the gateway on arrival) and JSON with a stamp of the device and RR in ms.
@@ -23,14 +24,17 @@
 mod hearts;
 
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fogbeat::clock::{BootId, Clock, Stamp, WallQuality};
 use fogbeat::config;
+use fogbeat::forward::directory::erase::Lake;
+use fogbeat::forward::{self, Drained, Metrics, Origin};
 use fogbeat::journal::block::decode;
 use fogbeat::journal::{Encoder, Journal, KeySource, Keys, Place, RealDisk, Thinning, disk_usage};
+use fogbeat::reading::validity::DeviceTimeWindow;
 use fogbeat::reading::{Contact, DeviceId, DeviceTime, Reading, RrIntervals, RrUnit, Source};
 
 const STRAPS: usize = 40;
@@ -165,12 +169,7 @@ fn best(kind: Kind, size: usize, keys: &Keys) -> Cost {
 }
 
 /// Disk bytes per reading when every second's readings are one commit, as at default settings.
-async fn spool(
-    kind: Kind,
-    hours: u64,
-    dir: &std::path::Path,
-    key_file: Option<PathBuf>,
-) -> (u64, f64, usize) {
+async fn spool(kind: Kind, hours: u64, dir: &Path, key_file: Option<PathBuf>) -> (u64, f64, usize) {
     let settings =
         config::Journal { commit_interval: Duration::ZERO, key_file, ..config::Journal::default() };
     let (journal, driver, _) =
@@ -206,6 +205,31 @@ fn cpu_ms() -> u64 {
     (fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")) * 10
 }
 
+/// What something took: time, time of the processor, memory at the peak beyond what was in use before.
+struct Took {
+    started: Instant,
+    cpu_ms: u64,
+    resident_kib: u64,
+}
+
+impl Took {
+    fn begin() -> Self {
+        // The highest mark of memory starts anew.
+        std::fs::write("/proc/self/clear_refs", "5").expect("procfs");
+        Self { started: Instant::now(), cpu_ms: cpu_ms(), resident_kib: status_kib("VmRSS:") }
+    }
+
+    /// Columns of a table.
+    fn columns(&self) -> String {
+        format!(
+            "{:.2} s | {:.2} s | {:.1} MB",
+            self.started.elapsed().as_secs_f64(),
+            (cpu_ms() - self.cpu_ms) as f64 / 1e3,
+            status_kib("VmHWM:").saturating_sub(self.resident_kib) as f64 * 1024.0 / 1e6
+        )
+    }
+}
+
 /// A line of /proc/self/status, KiB.
 fn status_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
@@ -214,29 +238,94 @@ fn status_kib(name: &str) -> u64 {
 }
 
 /// Thins everything there is, and prints each generation's figures.
-fn thin(name: &str, dir: &std::path::Path) {
+fn thin(name: &str, dir: &Path) {
     let (journal, _) =
         Journal::open_offline(&config::Journal::default(), dir, Arc::new(BenchClock), Arc::new(RealDisk))
             .expect("journal");
     loop {
-        // The highest mark of memory starts anew.
-        std::fs::write("/proc/self/clear_refs", "5").expect("procfs");
-        let (resident, cpu, started) = (status_kib("VmRSS:"), cpu_ms(), Instant::now());
+        let took = Took::begin();
         match journal.thin_one().expect("thin") {
             Thinning::Done(done) => println!(
-                "| {name} | {} to {} s | {} | {} | {:.1} MB to {:.2} MB | {:.2} s | {:.2} s | {:.1} MB |",
+                "| {name} | {} to {} s | {} | {} | {:.1} MB to {:.2} MB | {} |",
                 done.generation,
                 done.level.window_s(),
                 done.readings,
                 done.summaries,
                 done.before as f64 / 1e6,
                 done.after as f64 / 1e6,
-                started.elapsed().as_secs_f64(),
-                (cpu_ms() - cpu) as f64 / 1e3,
-                status_kib("VmHWM:").saturating_sub(resident) as f64 * 1024.0 / 1e6
+                took.columns()
             ),
             Thinning::Spared { .. } => {}
             Thinning::Nothing => return,
+        }
+    }
+}
+
+/// Erases a strap from the journal, delivers everything else, and erases another one from the lake.
+async fn erase(name: &str, dir: &Path, lake: &Path) {
+    let settings = config::Journal::default();
+    let (journal, _) =
+        Journal::open_offline(&settings, dir, Arc::new(BenchClock), Arc::new(RealDisk)).expect("journal");
+    let took = Took::begin();
+    let erased = journal.erase("bike-07", false).expect("erase");
+    let size = disk_usage(&dir.join("spool")) as f64 / 1e6;
+    println!("| {name} | journal, {size:.0} MB | {} readings | {} |", erased.readings, took.columns());
+    drop(journal);
+    deliver(dir, lake).await;
+    let size = disk_usage(lake) as f64 / 1e6;
+    let took = Took::begin();
+    let names = ["bike-08".to_owned()];
+    let erased = Lake { path: lake, names: &names }.erase(false).expect("erase");
+    println!(
+        "| {name} | lake, {size:.0} MB | {} lines in {} files | {} |",
+        erased.lines,
+        erased.files,
+        took.columns()
+    );
+}
+
+async fn deliver(dir: &Path, lake: &Path) {
+    let clock = Arc::new(BenchClock);
+    let (journal, driver, _) =
+        Journal::open(&config::Journal::default(), dir, clock.clone(), Arc::new(RealDisk)).expect("journal");
+    let driver = tokio::spawn(driver.run());
+    let directory = config::Directory {
+        path: Some(lake.to_owned()),
+        max_bytes: None,
+        keep: Duration::from_secs(30 * 86_400),
+    };
+    let uplink = config::Uplink {
+        name: None,
+        encoding: config::Encoding::Gzip,
+        from: config::From::Oldest,
+        required: true,
+        pseudonyms: None,
+        kind: config::UplinkKind::Directory(directory),
+    };
+    let origin = Origin {
+        gateway: "bench".into(),
+        site: None,
+        state_dir: dir.to_owned(),
+        window: DeviceTimeWindow::default(),
+        pseudonyms: None,
+    };
+    let batch = config::Batch::default();
+    let handle =
+        forward::spawn(&uplink, &batch, &origin, &journal, clock, &Metrics::default()).expect("uplink");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(600);
+    assert_eq!(handle.drain(deadline).await.expect("a delivery"), Drained::Empty);
+    journal.close().await;
+    driver.await.expect("driver");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
         }
     }
 }
@@ -288,7 +377,17 @@ async fn main() {
         "\n| thinned | generation | readings | summaries | disk | time | processor | memory, at the peak |"
     );
     println!("|---|---|---|---|---|---|---|---|");
+    let mut copies = Vec::new();
     for (name, dir) in dirs {
+        let whole = tempfile::tempdir_in(&base).expect("a directory");
+        copy(dir.path(), whole.path());
+        copies.push((name, whole));
         thin(name, dir.path());
+    }
+    println!("\n| a strap is erased | from | | time | processor | memory, at the peak |");
+    println!("|---|---|---|---|---|---|");
+    for (name, dir) in copies {
+        let lake = tempfile::tempdir_in(&base).expect("a directory");
+        erase(name, dir.path(), lake.path()).await;
     }
 }

@@ -91,6 +91,19 @@ async fn an_uplink_that_was_told_guesses_is_told_the_correction_once_and_sql_app
     assert_eq!(lake.count(Quality::Corrected), 50);
     assert_eq!(lake.count(Quality::Synced), 30);
     assert_sql_agrees(&world, &lake);
+    // A gateway that has lost its places and its spool's name says it again, under the new name.
+    venv::python(
+        "import glob, gzip, os, re, sys
+for path in glob.glob(sys.argv[1] + '/readings/*/*/*.json.gz'):
+    said = [line for line in gzip.open(path, 'rt') if '\"type\":\"clock\"' in line]
+    if said:
+        again = [re.sub('\"id\":\"[a-z0-9]+-', '\"id\":\"anew1234-', line) for line in said]
+        assert again != said
+        gzip.open(os.path.dirname(path) + '/again.json.gz', 'wt').writelines(again)",
+        &[world.lake().to_str().unwrap()],
+    );
+    assert_eq!(Lake::read(&world.lake()).clock_lines, 2, "it is said again");
+    assert_sql_agrees(&world, &lake);
 }
 
 /// The view in README gives every reading the time and the uncertainty that the reader here has found.

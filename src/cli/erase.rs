@@ -41,10 +41,12 @@ pub fn run(common: &Common, options: &Options) -> Result<(), Failure> {
     if !wish.dry_run && !options.yes {
         confirm(&wish.device)?;
     }
+    let working = output::Working::on(format!("reading everything that is kept, for {}", wish.device));
     let report = match status::daemon(&config.gateway.state_dir)? {
         Some(socket) => control::ask(&socket, &Request::Erase(wish))?,
         None => offline(&config, &wish)?,
     };
+    drop(working);
     if options.json { output::print_json(&report) } else { output::print(&shown(&report)) }
 }
 

@@ -2,10 +2,8 @@
 //! itself; without one, the command locks the state directory and does.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Subcommand;
-use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -183,7 +181,9 @@ fn verify(looker: &Looker, as_json: bool) -> Result<(), Failure> {
     let mut reports = Vec::new();
     let mut damaged = 0;
     let mut readable = Readable::new();
-    for generation in facts.generations.iter().map(|given| given.generation) {
+    let all = facts.generations.len();
+    for (at, generation) in facts.generations.iter().map(|given| given.generation).enumerate() {
+        let _working = output::Working::on(format!("reading generation {} of {all}", at + 1));
         if let Some(verdict) = looker.verify(generation)? {
             damaged += usize::from(!verdict.sound);
             reports.push(verdict.report);
@@ -208,15 +208,11 @@ fn verify(looker: &Looker, as_json: bool) -> Result<(), Failure> {
 }
 
 fn salvage(looker: &Looker, as_json: bool) -> Result<(), Failure> {
-    // Hidden when standard error is no terminal.
-    let progress = ProgressBar::new_spinner();
     let mut reports = Vec::new();
     for generation in looker.damaged()? {
-        progress.set_message(format!("salvaging generation {generation}"));
-        progress.enable_steady_tick(Duration::from_millis(100));
+        let _working = output::Working::on(format!("salvaging generation {generation}"));
         reports.extend(looker.salvage(generation, &mut || {})?);
     }
-    progress.finish_and_clear();
     if reports.is_empty() && !as_json {
         eprintln!("fogbeat: nothing waits to be salvaged");
         return Ok(());

@@ -1,9 +1,10 @@
-//! Data on standard output.
+//! Data on standard output; what is under way, on standard error.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::Failure;
@@ -15,6 +16,24 @@ pub fn print(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unavailable(error)),
         _ => Ok(()),
+    }
+}
+
+/// Says on standard error what is under way, for as long as it is held; nothing where that is no terminal.
+pub struct Working(ProgressBar);
+
+impl Working {
+    pub fn on(what: String) -> Self {
+        let spinner = ProgressBar::new_spinner();
+        spinner.set_message(what);
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        Self(spinner)
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

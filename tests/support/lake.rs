@@ -99,10 +99,15 @@ impl Lake {
         let id = value["id"].as_str().ok_or("no id")?;
         let kind = value["type"].as_str().unwrap_or("");
         if kind == "clock" {
-            // It has no number: it speaks of a boot.
+            // It has no number: it speaks of a boot. Where the spool's name was lost it comes again, under the new name.
             let boot = value["boot"].as_str().ok_or("no boot")?;
+            let said = |line: &str| {
+                let mut said: Value = serde_json::from_str(line).unwrap_or_default();
+                let id = said.as_object_mut().and_then(|fields| fields.remove("id"));
+                (id.is_some(), said)
+            };
             return match self.clocks.insert(boot.to_owned(), line.to_owned()) {
-                Some(before) if before != line => Err("a boot with two clock lines".into()),
+                Some(before) if said(&before) != said(line) => Err("a boot with two clock lines".into()),
                 _ => Ok(()),
             };
         }

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::rng::Rng;
 
@@ -46,11 +47,15 @@ impl World {
         world
     }
 
-    /// Another boot: a new id, and an uptime of up to two minutes.
+    /// Another boot: a new id, and an uptime from 0. As on a real machine it begins after the boot before it has ended:
+    /// what a gateway says of a boot that never knew the time rests on that.
     pub fn reboot(&mut self, rng: &mut Rng) {
         let uptime = fs::read_to_string("/proc/uptime").expect("the uptime");
         let uptime: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).expect("a number");
-        self.boottime_s = i64::try_from(rng.between(3, 120)).expect("small") - uptime as i64;
+        // A time namespace takes whole seconds.
+        let begin = uptime.floor() + 1.0;
+        std::thread::sleep(Duration::from_secs_f64(begin - uptime));
+        self.boottime_s = -(begin as i64);
         let (a, b) = (rng.next(), rng.next());
         let id = format!(
             "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}\n",

@@ -265,6 +265,15 @@ impl Keeper {
 
     fn dropped(&self, evicted: &Evicted) {
         self.metrics.dropped(evicted);
+        if evicted.readings == 0 {
+            let Evicted { generation, bytes, .. } = *evicted;
+            tracing::info!(
+                generation,
+                bytes,
+                "the journal's quota is reached: what every uplink has was dropped"
+            );
+            return;
+        }
         tracing::warn!(
             generation = evicted.generation,
             readings = evicted.readings,

@@ -264,7 +264,7 @@ fn summaries_are_held_against_the_readings_they_stand_for() {
 /// A guess is as good as the `clock` line that corrects it.
 #[test]
 fn a_guessed_time_is_judged_as_a_consumer_takes_it() {
-    let guessed = |clock: Option<&str>| {
+    let guessed = |clocks: &[(&str, &str)]| {
         let mut small = Small::new();
         small.hit.insert(Hit::Clock);
         let line = &mut small.lines[4];
@@ -272,13 +272,18 @@ fn a_guessed_time_is_judged_as_a_consumer_takes_it() {
         line["time_quality"] = json!("unsynced");
         line["boot"] = json!("b");
         line["uptime_ms"] = json!(21_000);
-        if let Some(time) = clock {
-            small.lines.push(json!({"id": "s-clock-b", "type": "clock", "boot": "b", "time": time,
+        for (spool, time) in clocks {
+            small
+                .lines
+                .push(json!({"id": format!("{spool}-clock-b"), "type": "clock", "boot": "b", "time": time,
                 "uptime_ms": 61_000, "uncertainty_s": 2.5}));
         }
         small.judge().faults
     };
-    assert_eq!(guessed(Some("2026-09-21T14:14:01.000Z")), Vec::<String>::new());
-    assert!(guessed(Some("2026-09-21T14:14:09.000Z")).iter().any(|fault| fault.contains("not true")));
-    assert!(guessed(None).iter().any(|fault| fault.contains("never corrected")));
+    let (right, wrong) = ("2026-09-21T14:14:01.000Z", "2026-09-21T14:14:09.000Z");
+    assert_eq!(guessed(&[("s", right)]), Vec::<String>::new());
+    assert_eq!(guessed(&[("s", right), ("t", right)]), Vec::<String>::new(), "the spool got another name");
+    assert!(guessed(&[("s", right), ("t", wrong)]).iter().any(|fault| fault.contains("two clock lines")));
+    assert!(guessed(&[("s", wrong)]).iter().any(|fault| fault.contains("not true")));
+    assert!(guessed(&[]).iter().any(|fault| fault.contains("never corrected")));
 }

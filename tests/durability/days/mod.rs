@@ -16,10 +16,13 @@ pub mod judge;
 mod summaries;
 
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Instant;
 
 use crate::Bench;
 use crate::support::env_number;
 use crate::support::rng::Rng;
+use crate::support::world::World;
 use day::{Day, WhenFull};
 use judge::Verdict;
 
@@ -41,7 +44,7 @@ fn days_of_random_faults_leave_nothing_unexplained() {
     let mut rows = Vec::new();
     for seed in first..first + days {
         let bench = Bench::new("day");
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let Some(mut day) = Day::begin(bench.path(), Rng::new(seed)) else { return };
         day.live();
         let faults = day.struck.clone();
@@ -64,6 +67,31 @@ fn days_of_random_faults_leave_nothing_unexplained() {
         })
         .collect();
     assert!(faults.is_empty(), "{failed} of {days} days do not add up:\n{}", faults.join("\n"));
+}
+
+/// What a gateway says of a boot that never knew the time rests on that: it lies between the one before and the next.
+#[test]
+fn a_boot_of_the_simulated_machine_begins_after_the_one_before_has_ended() {
+    if std::env::var_os("FOGBEAT_NO_LOOP").is_some() {
+        println!("SKIPPED: boots are not simulated here");
+        return;
+    }
+    let bench = Bench::new("boot");
+    let mut rng = Rng::new(7);
+    let mut world = World::new(bench.path(), &mut rng);
+    for _ in 0..2 {
+        let ended = Instant::now();
+        world.reboot(&mut rng);
+        let under = world.under();
+        let uptime = Command::new(&under[0]).args(&under[1..]).args(["cat", "/proc/uptime"]).output();
+        let uptime = String::from_utf8(uptime.expect("run in the boot").stdout).expect("text");
+        let since: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).expect("an uptime");
+        assert!(
+            since <= ended.elapsed().as_secs_f64(),
+            "up for {since} s, {:?} after the end",
+            ended.elapsed()
+        );
+    }
 }
 
 const HEADER: &str = " seed  faults  acked   delivered  lost  evicted  thinned  withheld  again  unnamed  unexplained  time  verdict";
