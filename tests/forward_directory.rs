@@ -196,6 +196,7 @@ async fn a_dead_uplink_holds_nobody_back_and_loses_nothing() {
         region: Some("eu-west-1".into()),
         endpoint_url: Some(server.url()),
         timeout: Duration::from_secs(5),
+        ca: None,
         proxy: None,
         proxy_credentials_file: None,
         ca: None,

@@ -74,7 +74,8 @@ class Gateway:
         # What differs on a laptop: where the services are, and who signs for them.
         ca = f"ca = {json.dumps(str(world.pki.ca))}\n"
         settings = settings.replace('kind = "firehose"\n', f'kind = "firehose"\nendpoint_url = "{world.moto}"\n')
-        settings = settings.replace('kind = "iot_core"\n', f'kind = "iot_core"\nport = {world.broker.tls}\n{ca}')
+        # ("Beside Firehose" is an offer: a comment.)
+        settings = settings.replace('\nkind = "iot_core"\n', f'\nkind = "iot_core"\nport = {world.broker.tls}\n{ca}')
         settings = settings.replace("[aws.iot_credentials]\n", f"[aws.iot_credentials]\n{ca}")
         text = (
             f'[gateway]\nid = "{name}"\nsite = "gym"\nstate_dir = {json.dumps(str(state))}\n'
