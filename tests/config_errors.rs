@@ -94,8 +94,10 @@ fn secrets_and_half_given_security_are_refused() {
     mqtt.external[0].password_file: is given without a user; set `username` as well
     mqtt.external[0].topics: is empty; name at least one topic filter, e.g. "hr/#"
     mqtt.external[0].url: holds a user name or password; use `username` and `password_file`: secrets are never in this file
+    mqtt.listener.tls.bind: 127.0.0.1:1883 is taken by mqtt.listener.bind; give the encrypted port another number, 8883 by custom
     mqtt.listener.tls.certificate: "server.pem" is relative, and a service has no certain working directory; give the whole path, from `/` on
     mqtt.listener.tls.key: is missing; add it, or leave `certificate` and `key` out, and fogbeat makes its own
+    mqtt.listener.tls.require_client_certificate: true, but there is no CA to check certificates against; set mqtt.listener.tls.client_ca
     "##);
 }
 

@@ -199,7 +199,6 @@ async fn a_dead_uplink_holds_nobody_back_and_loses_nothing() {
         ca: None,
         proxy: None,
         proxy_credentials_file: None,
-        ca: None,
         credentials: None,
     };
     let dead = uplink("firehose", Encoding::Gzip, config::UplinkKind::Firehose(dead));

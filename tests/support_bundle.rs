@@ -472,6 +472,8 @@ fn on_a_full_disk_the_recorder_goes_on_and_a_bundle_goes_elsewhere() {
             .iter()
             .any(|text| text.contains("nothing new is acknowledged") || text.contains("ballast"))
     });
+    // What the gateway has given up in the meantime as well.
+    disk.fill();
     let onto = disk.mount.join("bundle.tar.gz");
     let out = fogbeat(&setup).args(["support-bundle", "--output"]).arg(&onto).output().expect("run fogbeat");
     let told = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -14,7 +14,7 @@ pub const AFTER_HELP: &str = "The file holds SECRETS: the CA's and the gateway's
     sudo fogbeat backup - | age -p > gym-12.tar.age\n\
     Not in it: readings (let them be delivered, or take them with `fogbeat journal export`), the lake, and the audit log, \
     which stays with this machine. It may be taken while the gateway runs.\n\
-    Example: sudo fogbeat backup gym-12.tar";
+    Example: fogbeat backup gym-12.tar";
 
 #[derive(Debug, clap::Args)]
 pub struct Options {

@@ -19,12 +19,12 @@ pub enum Command {
         json: bool,
     },
     /// Print the CA's certificate, which every device needs that connects to the encrypted port
-    #[command(after_help = "It holds no secret.\nExample: sudo fogbeat certificate ca > site-ca.pem")]
+    #[command(after_help = "It holds no secret.\nExample: fogbeat certificate ca > site-ca.pem")]
     Ca,
     /// Make a new certificate for the listener now, with the same CA; a running gateway takes it within seconds
     #[command(
         after_help = "Seldom needed: the gateway renews it long before it ends, and when its names or addresses \
-        change. Devices have nothing to do.\nExample: sudo fogbeat certificate renew"
+        change. Devices have nothing to do.\nExample: fogbeat certificate renew"
     )]
     Renew,
 }

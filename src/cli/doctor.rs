@@ -29,7 +29,7 @@ pub struct Options {
 
 pub const AFTER_HELP: &str = "Works with the gateway running or dead, without a network, and with a broken \
     configuration; as root it sees most. Takes half a minute at most, and sends nothing to an uplink but questions.\n\
-    Exit codes: 0 fine, 1 warnings only, 69 errors.\nExample: sudo fogbeat doctor --offline";
+    Exit codes: 0 fine, 1 warnings only, 69 errors.\nExample: fogbeat doctor --offline";
 
 pub fn run(common: &Common, options: &Options) -> Result<Outcome, Failure> {
     let wish = doctor::Options {

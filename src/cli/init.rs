@@ -18,7 +18,7 @@ use ask::Asker;
 
 pub const AFTER_HELP: &str = "On a terminal it asks what is not given (Enter takes the default); elsewhere, and with --yes, \
     what is not given keeps its default.\n\
-    Example: sudo fogbeat init --site gym --id gym-12 --lan --uplink directory";
+    Example: fogbeat init --site gym --id gym-12 --lan --uplink directory";
 
 /// Where devices on the network find the encrypted port.
 const LAN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8883);

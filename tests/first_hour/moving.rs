@@ -183,8 +183,8 @@ fn nothing_in_the_state_directory_is_forgotten() {
         assert!(listed.lines().any(|name| name == moved), "{moved} is not in\n{listed}");
     }
     assert!(listed.contains("hall.secret") && listed.contains("pseudonym.key"), "{listed}");
-    // The journal and what was delivered, the record of this machine, its boots and its clock, and what dies with a run.
-    let stays = ["spool", "relayed", "lake", "audit", "clock", "lock", "fogbeat.sock"];
+    // The journal and what was delivered, the records of this machine, its boots and its clock, and what dies with a run.
+    let stays = ["spool", "relayed", "lake", "audit", "flight", "clock", "lock", "fogbeat.sock"];
     for entry in std::fs::read_dir(old.machine.state()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let moved = fogbeat::backup::STATE.iter().any(|known| known.split('/').next() == Some(name.as_str()));
