@@ -50,7 +50,7 @@ pub fn journal(redactor: &Redactor) -> Result<Vec<u8>, String> {
         .collect();
     if lines.is_empty() {
         return Err(
-            "systemd's journal has nothing of fogbeat.service that this user may read; try it with sudo"
+            "the journal of systemd has nothing of fogbeat.service that this user may read; try it with sudo"
                 .into(),
         );
     }

@@ -13,7 +13,6 @@ pub const AFTER_HELP: &str = "The gateway has to be stopped. Configuration, devi
     backup; the journal begins anew under another spool name, so that no id is ever used twice. A gateway that has readings, \
     and files that were edited here, are left alone without --force.\n\
     Two gateways of one name are two that nobody can tell apart: switch the old one off.\n\
-    Stop the gateway before, start it after.\n\
     Example: fogbeat restore gym-12.tar";
 
 #[derive(Debug, clap::Args)]
