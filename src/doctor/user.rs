@@ -171,6 +171,8 @@ mod tests {
     #[test]
     fn every_file_of_a_configuration_is_looked_at() {
         let text = r#"
+[limits]
+memory = "512MiB"
 [journal]
 key_file = "/k"
 [mqtt.listener.tls]
