@@ -22,6 +22,9 @@ pub const AFTER_HELP: &str = "On a terminal it asks what is not given (Enter tak
 
 /// Where devices on the network find the encrypted port.
 const LAN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8883);
+/// Lets the service see the machine's addresses; see the file itself.
+const LAN_DROP_IN: &str = "sudo install -D -m 644 /usr/share/doc/fogbeat/examples/lan.conf \
+    /etc/systemd/system/fogbeat.service.d/lan.conf && sudo systemctl daemon-reload";
 /// The CA's certificate beside the configuration, for everybody to fetch.
 const CA_COPY: &str = "site-ca.pem";
 
@@ -288,6 +291,9 @@ fn next(wishes: &Wishes, place: &Path, certified: Option<&(Summary, PathBuf)>) -
         false => format!("fogbeat --config {}", place.display()),
     };
     let mut steps = Vec::new();
+    if packaged && wishes.lan.is_some() {
+        steps.push(format!("{LAN_DROP_IN}   # the certificate follows new addresses, and mDNS works"));
+    }
     if let Way::IotCore { endpoint, .. } = &wishes.way {
         steps.push(format!(
             "{fogbeat} enroll --endpoint {endpoint} --template NAME --claim-cert FILE --claim-key FILE"

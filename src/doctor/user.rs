@@ -52,8 +52,8 @@ fn foreign(state_dir: &Path, who: &Who) -> Option<PathBuf> {
     let entries = std::fs::read_dir(state_dir).into_iter().flatten().flatten().map(|entry| entry.path());
     std::iter::once(state_dir.to_owned())
         .chain(entries)
-        // The lock is ours for as long as we look.
-        .filter(|path| path.file_name().is_none_or(|name| name != "lock"))
+        // The lock is ours for as long as we look; the other one is the file system's own.
+        .filter(|path| path.file_name().is_none_or(|name| name != "lock" && name != "lost+found"))
         .find(|path| Mode::of(path).is_ok_and(|mode| mode.uid != who.uid))
 }
 

@@ -35,8 +35,15 @@ impl Announced {
     /// Announces `ports` of the gateway; its addresses are followed by themselves. Starts a thread.
     ///
     /// # Errors
-    /// When the multicast sockets cannot be had.
+    /// When the multicast sockets cannot be had, or the machine's addresses cannot be seen.
     pub fn start(gateway: &str, ports: &[Announcement]) -> Result<Self, mdns_sd::Error> {
+        // Without them mDNS would be silent, and nobody would know why.
+        if let Err(error) = if_addrs::get_if_addrs() {
+            return Err(mdns_sd::Error::Msg(format!(
+                "this machine's addresses cannot be seen ({error}); the packaged service needs \
+                 /usr/share/doc/fogbeat/examples/lan.conf in /etc/systemd/system/fogbeat.service.d/"
+            )));
+        }
         let announced = Self { daemon: ServiceDaemon::new()?, names: Vec::new() };
         // Nobody is there who does not know already.
         announced.daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;

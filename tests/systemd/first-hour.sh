@@ -31,7 +31,7 @@ package=$MACHINES/$name/fogbeat_${version}_$(dpkg --print-architecture).deb
 mkdir -p "$MACHINES/$name"
 check "the package is built" succeeds systemd/debian/build.sh --binary "$binary" --fast --output "$package"
 machine_boot "$name" || exit 1
-in_machine bash -c 'echo "127.0.1.1 $(hostname)" >>/etc/hosts'
+in_machine bash -c 'printf "127.0.0.1 localhost\n127.0.1.1 %s\n" "$(hostname)" >>/etc/hosts'
 cp "$package" "$root/root/"
 
 section "README's installation chapter"
@@ -66,6 +66,8 @@ section "a network: the certificate follows, mDNS beside avahi"
 nsenter --target "$(cat "$MACHINES/$name/pid")" --net sh -c \
     'ip link add lan0 type veth peer name lan1 && ip address add 10.99.0.7/24 dev lan0 && ip link set lan0 up && ip link set lan1 up'
 certificate() { in_machine fogbeat certificate show; }
+check "the sandbox is opened as init says" succeeds in_machine bash -c \
+    'install -D -m 644 /usr/share/doc/fogbeat/examples/lan.conf /etc/systemd/system/fogbeat.service.d/lan.conf && systemctl daemon-reload && systemctl restart fogbeat'
 check "the certificate is for the new address" within 20 match 10.99.0.7 certificate
 in_machine sed -i 's/^mdns = false/mdns = true/' /etc/fogbeat/fogbeat.toml
 check "it starts with mDNS" succeeds in_machine systemctl restart fogbeat
